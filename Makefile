@@ -1,0 +1,64 @@
+# Every target makes what it needs first; `make` alone lists them. Options:
+#
+#   PYTHON=/path/to/python3.13    the interpreter to make .venv with, instead of looking for one
+#   PYTEST_ARGS="-k render -x"    for pytest
+#   LOCK_ARGS=--upgrade           for `make locks`: newer versions, not only what the .in files ask for
+
+.DEFAULT_GOAL := help
+.PHONY: help setup prepare smoke test lint bench locks clean
+
+PYTHON ?=
+PYTEST_ARGS ?=
+LOCK_ARGS ?=
+export PYTHON
+
+BIN := .venv/bin
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make locks" $(LOCK_ARGS)
+
+# Any Python 3.6 or newer can run it; it looks for one that is new enough itself.
+define bootstrap
+@for python in "$$PYTHON" python3 python3.14 python3.13 python3.12 python3.11 python3.10 python; do \
+	if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 6))' 2>/dev/null; then \
+		"$$python" tools/bootstrap.py $(1); exit; \
+	fi; \
+done; \
+echo "zoo-bench: no Python 3 was found; install Python 3.10 or newer, or run make with PYTHON=/path/to/python3.13" >&2; \
+exit 1
+endef
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:[^#]*## /|/' | awk -F'|' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+
+setup: prepare ## make .venv with zoo-bench and everything it is developed with
+	$(call bootstrap,--hint)
+
+prepare:
+	$(call bootstrap)
+
+smoke: prepare ## train, time and evaluate all eight cells on the CPU, a few minutes; print the document
+	@status=0; $(BIN)/zoo-bench run --matrix matrix.yaml --profile smoke || status=$$?; \
+	if [ $$status -le 1 ]; then $(BIN)/zoo-bench render --profile smoke || status=$$?; fi; exit $$status
+	$(call bootstrap,--hint)
+
+test: lint ## lint, and every test: the harness's, and the worker's in its own environment
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python tools/worker_tests.py $(PYTEST_ARGS)
+	$(call bootstrap,--hint)
+
+lint: prepare ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: prepare ## the benchmarks of zoo-bench itself
+	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+
+locks: prepare ## resolve every lock again
+	$(COMPILE) setup.py --extra dev requirements/dev.in --output-file requirements/dev.txt
+	$(COMPILE) requirements/uv.in --output-file requirements/uv.txt
+	$(COMPILE) requirements/worker-tests.in --output-file requirements/worker-tests.txt
+	@for file in models/*/locks/*.in; do echo "$$file"; $(COMPILE) "$$file" --output-file "$${file%.in}.txt" || exit 1; done
+
+clean: ## remove what was made here, environments included; results stay
+	rm -rf .venv .zoo-bench build dist bench/*.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find bench models tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,181 @@
+"""Backends, the folders under models/: what each offers, how its worker is started, its environments."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from zoo_bench.errors import ConfigError, nearest
+from zoo_bench.recipe import Name, Positive, Strict
+from zoo_bench.workspace import Workspace, bundled_root
+from zoo_bench.yamlfile import load_model
+
+SPEC_NAME = "backend.yaml"
+Module = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
+PythonVersions = Annotated[
+    str,
+    Field(
+        pattern=r"^\s*(>=|<=|>|<|==|!=)\s*\d+\.\d+\s*(,\s*(>=|<=|>|<|==|!=)\s*\d+\.\d+\s*)*$",
+        description="which Pythons the lock was made for, such as '>=3.10,<3.14'",
+    ),
+]
+
+
+class Offers(Strict):
+    """What a backend can train."""
+
+    detectors: tuple[Name, ...] = Field(min_length=1)
+    backbones: tuple[Name, ...] = Field(min_length=1)
+    precisions: tuple[Name, ...] = Field(min_length=1)
+    max_gpus: Positive
+
+
+class Variant(Strict):
+    """One locked environment of a backend, for one kind of hardware."""
+
+    about: str = Field(description="one line: what is installed, for which hardware")
+    python: PythonVersions
+    lock: str | None = Field(
+        default=None,
+        description="requirements with hashes, relative to the folder; none: zoo-bench's own interpreter",
+    )
+    disk_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="what the environment takes on disk"
+    )
+
+
+class BackendSpec(Strict):
+    """backend.yaml."""
+
+    name: Name
+    description: str
+    run: Module = Field(description="the worker, started as python -m MODULE --job JOB")
+    probe: Module | None = Field(default=None, description="prints what the environment can run on, as JSON")
+    offers: Offers
+    default_variant: Name
+    variants: dict[Name, Variant] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _default_exists(self) -> BackendSpec:
+        if self.default_variant not in self.variants:
+            advice = nearest(self.default_variant, self.variants)
+            raise ValueError(f"default_variant '{self.default_variant}' is not among the variants; {advice}")
+        return self
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A backend that was found. `root` is the folder that holds models/: a worker's working directory."""
+
+    name: str
+    folder: Path
+    root: Path
+    spec: BackendSpec
+
+    def variant(self, name: str | None = None) -> Variant:
+        """Return a variant by name (None: the default one).
+
+        Raises:
+            ConfigError: there is no such variant.
+        """
+        wanted = name or self.spec.default_variant
+        if wanted not in self.spec.variants:
+            raise ConfigError(
+                f"backend '{self.name}' has no variant '{wanted}'", nearest(wanted, self.spec.variants)
+            )
+        return self.spec.variants[wanted]
+
+    def lock_path(self, variant: Variant) -> Path | None:
+        """Return the lock file of a variant, or None when it needs none.
+
+        Raises:
+            ConfigError: backend.yaml names a file that is not there.
+        """
+        if variant.lock is None:
+            return None
+        path = self.folder / variant.lock
+        if not path.is_file():
+            raise ConfigError(
+                f"{self.folder / SPEC_NAME}: lock: {path} does not exist", "restore it, or run `make locks`"
+            )
+        return path
+
+
+def find_backend(name: str, workspace: Workspace) -> Backend:
+    """Return a backend of the workspace, or of the installation where the workspace has no such one.
+
+    Raises:
+        ConfigError: there is no such backend, or its backend.yaml is wrong (with every problem, file and line).
+    """
+    places = _places(workspace)
+    if name not in places:
+        raise ConfigError(
+            f"there is no backend '{name}' under {workspace.root / 'models'}", nearest(name, places)
+        )
+    folder = places[name]
+    spec = load_model(folder / SPEC_NAME, BackendSpec)
+    if spec.name != name:
+        raise ConfigError(
+            f"{folder / SPEC_NAME}: name: expected '{name}', the folder's name, found '{spec.name}'"
+        )
+    if not (folder.parent / "__init__.py").is_file():
+        # Without it Python would take the installation's models/ first, and run another backend of the same name.
+        raise ConfigError(
+            f"{folder.parent} lacks __init__.py, so Python would not look for backends there",
+            f"copy it: cp {bundled_root() / 'models' / '__init__.py'} {folder.parent}",
+        )
+    return Backend(name, folder, folder.parent.parent, spec)
+
+
+def list_backends(workspace: Workspace) -> tuple[Backend, ...]:
+    """Return every backend of the workspace and the installation, by name.
+
+    Raises:
+        ConfigError: a backend.yaml is wrong.
+    """
+    return tuple(find_backend(name, workspace) for name in sorted(_places(workspace)))
+
+
+def _places(workspace: Workspace) -> dict[str, Path]:
+    """Folder of every backend by name, the workspace's before the installation's."""
+    found: dict[str, Path] = {}
+    for root in (bundled_root(), workspace.root):
+        found.update({path.parent.name: path.parent for path in (root / "models").glob(f"*/{SPEC_NAME}")})
+    return found
+
+
+def sources_sha256(backend: Backend) -> str:
+    """Return the SHA-256 (hex) over what a worker runs: models/worker.py, and *.py and backend.yaml of its folder.
+
+    Each file counts with its path below models/ and its content. Locks have a digest of their own.
+    """
+    own = backend.folder.parent / "worker.py"
+    shared = own if own.is_file() else bundled_root() / "models" / "worker.py"
+    files = {"worker.py": shared, f"{backend.name}/{SPEC_NAME}": backend.folder / SPEC_NAME}
+    files.update(
+        {
+            f"{backend.name}/{path.relative_to(backend.folder).as_posix()}": path
+            for path in backend.folder.rglob("*.py")
+        }
+    )
+    digest = hashlib.sha256()
+    for name, path in sorted(files.items()):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{name}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def worker_variables() -> dict[str, str]:
+    """Return the environment variables a worker's interpreter starts with.
+
+    They are the user's, without what would reach into another Python's packages. The installed models/ is on the
+    path after the working directory, so that a workspace which holds only its own backend finds models/worker.py.
+    """
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    variables["PYTHONPATH"] = str(bundled_root())
+    return variables

@@ -1,0 +1,79 @@
+"""`zoo-bench run`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+
+from zoo_bench import preflight
+from zoo_bench.commands.plan import print_plan
+from zoo_bench.commands.status import print_runs
+from zoo_bench.datasets.locate import prepare
+from zoo_bench.display import Pace, bar, make_display
+from zoo_bench.environments import ensure_environment
+from zoo_bench.errors import EXIT_CELL_FAILED, EXIT_INTERRUPTED, EXIT_OK
+from zoo_bench.machine import MachineInfo, describe_machine
+from zoo_bench.plan import PlannedCell
+from zoo_bench.record import Record
+from zoo_bench.runner import Bench, Setting, run_cells
+from zoo_bench.session import Asked, Session
+
+
+def run(asked: Asked, *, dry_run: bool) -> int:
+    """Run the plan; 0 when every cell that was run succeeded, 1 when one did not, 130 after Ctrl-C."""
+    session = Session.open(asked)
+    planned = session.plan()
+    if dry_run:
+        return print_plan(session, planned)
+    console = Console(stderr=True)
+    left = [cell for cell in planned if not cell.fresh]
+    for cell in planned:
+        if cell.fresh:
+            console.print(f"{cell.cell.id}: fresh ({cell.reason})", markup=False, highlight=False, soft_wrap=True)
+    if not left:
+        console.print("nothing to do; --force runs the cells again", markup=False)
+        return EXIT_OK
+    machine = describe_machine()
+    preflight.check(session, [cell.cell for cell in left], machine)
+    benches = _prepare(session, left, console)
+    records = _run(session, left, benches, machine, console)
+    print_runs([(record.cell_id, record) for record in records])
+    if any(record.status == "interrupted" for record in records):
+        return EXIT_INTERRUPTED
+    return EXIT_OK if all(record.status == "succeeded" for record in records) else EXIT_CELL_FAILED
+
+
+def _prepare(session: Session, left: Sequence[PlannedCell], console: Console) -> dict[str, Bench]:
+    """Build the worker environments, generate and check the datasets: by cell id, what the cell is run with."""
+    for name in dict.fromkeys(cell.cell.dataset for cell in left):
+        declared = session.matrix.datasets[name]
+        some = next(cell.cell for cell in left if cell.cell.dataset == name)
+        progress, advance = bar(console, f"dataset {name}")
+        with progress:
+            prepare(declared, session.dataset(some), advance)
+    commands: dict[str, Bench] = {}
+    for cell in left:
+        backend = session.backend(cell.cell)
+        environment = ensure_environment(backend, session.workspace, session.machine, _teller(console))
+        commands[cell.cell.id] = Bench(
+            command=(str(environment.python), "-m", backend.spec.run),
+            folder=backend.root,
+            dataset=session.dataset(cell.cell),
+            gpus=tuple(range(cell.cell.gpus)),
+        )
+    return commands
+
+
+def _teller(console: Console) -> Callable[[str], None]:
+    return lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _run(
+    session: Session, left: Sequence[PlannedCell], benches: dict[str, Bench], machine: MachineInfo, console: Console
+) -> list[Record]:
+    earlier = session.contents.records
+    expected_s = {record.cell_id: record.duration_s for record in earlier if record.status == "succeeded"}
+    setting = Setting(session.workspace, session.store, session.profile, machine.model_dump(mode="json"))
+    with make_display(console, Pace(left, expected_s)) as display:
+        return run_cells(left, lambda cell: benches[cell.cell.id], setting, display)

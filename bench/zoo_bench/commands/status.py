@@ -1,0 +1,56 @@
+"""`zoo-bench status`: the newest run of every cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from zoo_bench.display import format_s
+from zoo_bench.errors import EXIT_OK
+from zoo_bench.record import Record
+from zoo_bench.session import Asked, Session
+
+STYLE = {"succeeded": "green", "interrupted": "yellow", "quarantined": "yellow"}
+
+
+def status(asked: Asked) -> int:
+    """Print a table of the chosen cells, each with its newest run."""
+    session = Session.open(asked)
+    newest = {record.cell_id: record for record in session.contents.records}
+    print_runs([(cell.id, newest.get(cell.id)) for cell in session.cells])
+    return EXIT_OK
+
+
+def print_runs(runs: Iterable[tuple[str, Record | None]]) -> None:
+    """Print runs as a table of status and figures, then why each failed one failed and where its log is."""
+    console, table, failed = Console(), Table(), list[Record]()
+    table.add_column("cell", no_wrap=True)
+    for head in ("status", "took", "s/iter", "fps", "box AP", "mask AP"):
+        table.add_column(head, justify="left" if head == "status" else "right")
+    for cell_id, record in runs:
+        if record is None:
+            table.add_row(Text(cell_id), Text("never run", style="dim"))
+            continue
+        status = Text(record.status, style=STYLE.get(record.status, "red"))
+        table.add_row(Text(cell_id), status, format_s(record.duration_s), *_figures(record))
+        if record.status != "succeeded":
+            failed.append(record)
+    console.print(table)
+    for record in failed:
+        console.print(Text(f"{record.cell_id}: {record.status}: {record.reason}\n    log: {record.files['log']}"))
+
+
+def _figures(record: Record) -> list[str]:
+    measured = record.measurements
+    scores = measured.scores
+    return [
+        f"{measured.train.mean_s:.3f}" if measured.train else "",
+        f"{measured.infer.fps:.1f}" if measured.infer else "",
+        *(
+            f"{100 * metrics.ap:.1f}" if metrics is not None and metrics.ap is not None else ""
+            for metrics in ((scores.box, scores.mask) if scores else (None, None))
+        ),
+    ]

@@ -1,0 +1,197 @@
+"""What a person sees while a plan runs: live bars on a terminal, plain lines elsewhere. Both go to stderr."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from zoo_bench.events import Event
+from zoo_bench.plan import PlannedCell
+from zoo_bench.record import Record
+
+PLAIN_INTERVAL_S = 10.0
+PHASE_OF = {"step": "train", "infer_step": "infer", "eval_step": "evaluate", "eval_start": "evaluate"}
+
+
+class Pace:
+    """How far the running cell is, and how long the rest of it and of the matrix will take.
+
+    `expected_s` are the durations of earlier runs by cell id; a cell without one is expected to take as long as the
+    mean of the cells that ended in this session.
+    """
+
+    def __init__(self, planned: Sequence[PlannedCell], expected_s: dict[str, float]) -> None:
+        self._waiting = [cell for cell in planned if not cell.fresh]
+        self._expected_s = expected_s
+        self._took_s: list[float] = []
+        self._started_s = time.monotonic()
+        self.done = 0
+        self.phase = "starting"
+        self.position = 0
+        self.length = 0
+        self._phase_started_s = self._started_s
+
+    @property
+    def cells(self) -> int:
+        """Cells that are to be run."""
+        return len(self._waiting)
+
+    def start(self) -> None:
+        """A cell begins."""
+        self._started_s = self._phase_started_s = time.monotonic()
+        self.phase, self.position, self.length = "starting", 0, 0
+
+    def follow(self, event: Event) -> None:
+        """Take over the position that an event tells."""
+        phase = PHASE_OF.get(event.name)
+        if phase is None:
+            return
+        if phase != self.phase:
+            self.phase, self._phase_started_s = phase, event.time_s
+        if event.name != "eval_start":
+            self.position = int(event.number("iteration" if phase == "train" else "index"))
+            self.length = int(event.number("iterations" if phase == "train" else "images"))
+
+    def end(self) -> None:
+        """The cell has ended."""
+        self._took_s.append(time.monotonic() - self._started_s)
+        self.done += 1
+
+    def phase_eta_s(self) -> float | None:
+        """Seconds until the running phase ends."""
+        if not self.position:
+            return None
+        return (time.monotonic() - self._phase_started_s) / self.position * (self.length - self.position)
+
+    def matrix_eta_s(self) -> float | None:
+        """Seconds until the last cell ends; None while there is nothing to go by."""
+        total = 0.0
+        for index, planned in enumerate(self._waiting[self.done :]):
+            mean = sum(self._took_s) / len(self._took_s) if self._took_s else None
+            expected = self._expected_s.get(planned.cell.id, mean)
+            if expected is None:
+                return None
+            running = index == 0
+            total += max(expected - (time.monotonic() - self._started_s), 0.0) if running else expected
+        return total
+
+
+def format_s(seconds: float | None) -> str:
+    """Write a duration as people do: ``1:02:03``, ``2:03``; ``?`` when it is not known."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class PlainDisplay:
+    """A line when a cell starts or ends, and one every few seconds in between."""
+
+    def __init__(self, console: Console, pace: Pace) -> None:
+        self._console = console
+        self._pace = pace
+        self._last_s = 0.0
+        self._detail = ""
+
+    def __enter__(self) -> PlainDisplay:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def cell_started(self, planned: PlannedCell, run_id: str, log: Path) -> None:
+        """Name the cell, why it runs, and its log."""
+        self._pace.start()
+        number = f"[{self._pace.done + 1}/{self._pace.cells}]"
+        phases = ", ".join(planned.phases)
+        self._say(f"{number} {planned.cell.id}: {phases} ({planned.reason})")
+        self._say(f"    log: {log}")
+
+    def event(self, event: Event) -> None:
+        """Say how far the cell is, now and then."""
+        self._pace.follow(event)
+        self._detail = detail(event) or self._detail
+        if self._pace.position and time.monotonic() - self._last_s >= PLAIN_INTERVAL_S:
+            self._last_s = time.monotonic()
+            self._say(
+                f"    {self._pace.phase} {self._pace.position}/{self._pace.length} {self._detail}"
+                f" · phase ETA {format_s(self._pace.phase_eta_s())} · matrix ETA {format_s(self._pace.matrix_eta_s())}"
+            )
+
+    def cell_ended(self, record: Record) -> None:
+        """Say how the cell ended."""
+        self._pace.end()
+        self._say(f"    {record.status} in {format_s(record.duration_s)}{f': {record.reason}' if record.reason else ''}")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveDisplay(PlainDisplay):
+    """Two bars that stay at the bottom of the terminal: the running cell and the whole matrix."""
+
+    def __init__(self, console: Console, pace: Pace) -> None:
+        super().__init__(console, pace)
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
+        self._bars = Progress(*columns, TextColumn("{task.fields[note]}"), TimeElapsedColumn(), console=console)
+        self._cell: TaskID | None = None
+        self._matrix = self._bars.add_task("[bold]matrix", total=pace.cells, note="")
+
+    def __enter__(self) -> LiveDisplay:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bars.stop()
+
+    def cell_started(self, planned: PlannedCell, run_id: str, log: Path) -> None:
+        """Begin a new bar for the cell."""
+        super().cell_started(planned, run_id, log)
+        if self._cell is not None:
+            self._bars.remove_task(self._cell)
+        self._cell = self._bars.add_task(planned.cell.id.split("/", 1)[1], total=None, note="starting")
+
+    def event(self, event: Event) -> None:
+        """Move the bars."""
+        self._pace.follow(event)
+        self._detail = detail(event) or self._detail
+        if self._cell is None or not self._pace.position:
+            return
+        note = f"{self._pace.phase} {self._detail} · ETA {format_s(self._pace.phase_eta_s())}"
+        self._bars.update(self._cell, total=self._pace.length, completed=self._pace.position, note=note)
+        self._bars.update(
+            self._matrix, completed=self._pace.done, note=f"cells · ETA {format_s(self._pace.matrix_eta_s())}"
+        )
+
+    def cell_ended(self, record: Record) -> None:
+        """Write the cell's end above the bars."""
+        super().cell_ended(record)
+        self._bars.update(self._matrix, completed=self._pace.done)
+
+
+def detail(event: Event) -> str:
+    """Write the figures of an event, the ones a person watches."""
+    if event.name == "step":
+        return f"loss {event.number('loss'):.3f} · {event.number('iteration_time_s'):.3f} s/iter"
+    if event.name == "infer_step":
+        seconds = event.number("forward_s") + event.number("postprocess_s")
+        return f"{1 / seconds:.1f} fps" if seconds > 0 else ""
+    return "" if event.name != "eval_step" else "detections"
+
+
+def make_display(console: Console, pace: Pace) -> PlainDisplay:
+    """Return bars on a terminal, lines elsewhere."""
+    return LiveDisplay(console, pace) if console.is_terminal else PlainDisplay(console, pace)
+
+
+def bar(console: Console, what: str) -> tuple[Progress, Callable[[int, int], None]]:
+    """Return a progress bar (to be entered) and the function that moves it: done, of how many."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn())
+    progress = Progress(*columns, console=console, disable=not console.is_terminal)
+    task = progress.add_task(what, total=None)
+    return progress, lambda done, total: progress.update(task, completed=done, total=total)

@@ -1,0 +1,232 @@
+"""Worker environments: one code path, through uv, from a lock with hashes to an interpreter that runs a worker.
+
+An environment lies in ``<workspace>/.zoo-bench/envs/<backend>-<variant>-<first 8 of the lock's SHA-256>``, its log
+beside it. It is built beside that folder and renamed into place, so a build that was killed is never taken for a good
+one, and a uv that outlived its killed parent writes into a folder nobody uses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from zoo_bench.backends import Backend, Variant
+from zoo_bench.errors import EnvironmentBuildError
+from zoo_bench.installer import Installer, Progress
+from zoo_bench.interpreters import Version, find_interpreter, interpreter_version, newest, satisfies
+from zoo_bench.machine_config import MachineConfig
+from zoo_bench.workspace import Workspace
+
+MARKER = "zoo-bench.json"
+BUILDING = ".building-"
+Source = Literal["built", "harness", "machine"]
+
+
+@dataclass(frozen=True)
+class EnvironmentStatus:
+    """What there is of a worker environment, found without building anything.
+
+    `source`: built from a lock, the harness's own interpreter, or named in the machine configuration. `python` is
+    the interpreter to run; it exists when `ready`. `detail` says what it is, or what is missing.
+    """
+
+    backend: str
+    variant: str
+    source: Source
+    ready: bool
+    python: Path
+    detail: str
+    lock: Path | None = None
+    lock_sha256: str | None = None
+    disk_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class WorkerEnvironment:
+    """An interpreter that can run a backend's worker. `lock_sha256` is None when no lock made it."""
+
+    python: Path
+    variant: str
+    source: Source
+    lock_sha256: str | None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The paths of one built environment."""
+
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "bin" / "python"
+
+    @property
+    def log(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+    @property
+    def file_lock(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}.lock")
+
+    @property
+    def beside(self) -> Path:
+        """Where this process builds it."""
+        return self.folder.with_name(f"{self.folder.name}{BUILDING}{os.getpid()}")
+
+
+def environment_status(
+    backend: Backend, workspace: Workspace, config: MachineConfig, variant_name: str | None = None
+) -> EnvironmentStatus:
+    """Look at the environment a backend would run in here, without building it.
+
+    `variant_name` None takes the machine configuration's choice, else the backend's default.
+
+    Raises:
+        ConfigError: there is no such variant, or its lock is missing.
+    """
+    choice = config.backend(backend.name)
+    name = variant_name or choice.variant or backend.spec.default_variant
+    variant = backend.variant(name)
+    if choice.python is not None:
+        runs = interpreter_version(choice.python) is not None
+        detail = f"{choice.python}, from {config.source}{'' if runs else ': does not run'}"
+        return EnvironmentStatus(backend.name, name, "machine", runs, choice.python, detail)
+    lock = backend.lock_path(variant)
+    if lock is None:
+        detail = f"zoo-bench's own interpreter, {sys.executable}"
+        return EnvironmentStatus(backend.name, name, "harness", True, Path(sys.executable), detail)
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+    place = _place(backend, name, workspace, digest)
+    problem = _problem(place, variant)
+    detail = problem or str(place.folder)
+    return EnvironmentStatus(
+        backend.name, name, "built", problem is None, place.python, detail, lock, digest, variant.disk_bytes
+    )
+
+
+def ensure_environment(
+    backend: Backend,
+    workspace: Workspace,
+    config: MachineConfig,
+    progress: Progress,
+    variant_name: str | None = None,
+) -> WorkerEnvironment:
+    """Return the environment a backend runs in here; build it first where it is missing or broken.
+
+    `progress` is called with lines for the user while something is built.
+
+    Raises:
+        ConfigError: there is no such variant, or its lock is missing.
+        EnvironmentBuildError: it could not be built, or the interpreter that machine.yaml names does not run.
+    """
+    status = environment_status(backend, workspace, config, variant_name)
+    if status.source == "machine" and not status.ready:
+        raise EnvironmentBuildError(
+            f"{config.source}: backends.{backend.name}.python: {status.python} does not run",
+            "correct the path, or remove the line and zoo-bench builds an environment of its own",
+        )
+    if not status.ready and status.lock is not None:
+        place = _place(backend, status.variant, workspace, status.lock_sha256 or "")
+        variant = backend.variant(status.variant)
+        place.folder.parent.mkdir(parents=True, exist_ok=True)
+        with _holding(place, progress):
+            if _problem(place, variant) is not None:  # another process may have built it while we waited
+                _build(f"{backend.name} ({status.variant})", variant, status.lock, place, progress)
+    return WorkerEnvironment(status.python, status.variant, status.source, status.lock_sha256)
+
+
+def _place(backend: Backend, variant: str, workspace: Workspace, digest: str) -> _Place:
+    return _Place(workspace.envs / f"{backend.name}-{variant}-{digest[:8]}")
+
+
+def _problem(place: _Place, variant: Variant) -> str | None:
+    """Say why an environment cannot be used; None when it can."""
+    if not place.folder.exists():
+        return "not built yet"
+    if not place.python.exists():
+        return "the Python it was made from is gone"
+    version = _marked_version(place)
+    if version is None:
+        return f"not one that zoo-bench built: {MARKER} is missing or damaged"
+    if not satisfies(version, variant.python):
+        return f"made for Python {version[0]}.{version[1]}, and backend.yaml now says {variant.python}"
+    return None
+
+
+def _marked_version(place: _Place) -> Version | None:
+    try:
+        major, minor = json.loads((place.folder / MARKER).read_text(encoding="utf-8"))["python"]
+        return int(major), int(minor)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@contextmanager
+def _holding(place: _Place, progress: Progress) -> Iterator[None]:
+    """Hold the environment's file lock; tell the user when another process has it."""
+    lock = FileLock(place.file_lock)
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        progress("waiting for another zoo-bench that builds the same environment")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _build(label: str, variant: Variant, lock: Path, place: _Place, progress: Progress) -> None:
+    for leftover in place.folder.parent.glob(f"{place.folder.name}{BUILDING}*"):
+        shutil.rmtree(leftover)
+    _check_disk(place, variant, label)
+    size = f", {variant.disk_bytes / 1e9:.1f} GB on disk" if variant.disk_bytes else ""
+    progress(f"{label}: installing {variant.about}{size}; once, log in {place.log}")
+    building = _Place(place.beside)
+    with place.log.open("w", encoding="utf-8") as log:
+        _install(Installer(label, place.log, progress, log.write), variant, lock, building)
+    version = interpreter_version(building.python)
+    if version is None:
+        raise EnvironmentBuildError(
+            f"{label}: {building.python} does not run after the build", f"read {place.log}"
+        )
+    (building.folder / MARKER).write_text(json.dumps({"python": version}) + "\n", encoding="utf-8")
+    if place.folder.exists():
+        shutil.rmtree(place.folder)
+    building.folder.rename(place.folder)
+    progress(f"{label}: ready")
+
+
+def _install(uv: Installer, variant: Variant, lock: Path, building: _Place) -> None:
+    python = str(find_interpreter(variant.python) or variant.python.replace(" ", ""))
+    # Relocatable, because the folder is renamed when it is complete.
+    uv.run(
+        ("venv", "--relocatable", "--no-project", "--python", python, str(building.folder)),
+        f"install a Python {variant.python} (apt-get install python{newest(variant.python)}, or pyenv install "
+        f"{newest(variant.python)}), or name one that has the packages in machine.yaml, under backends",
+    )
+    uv.run(
+        ("pip", "sync", "--python", str(building.python), "--require-hashes", str(lock)),
+        "if the network failed, run the same command again: what was downloaded is kept",
+    )
+
+
+def _check_disk(place: _Place, variant: Variant, label: str) -> None:
+    free = shutil.disk_usage(place.folder.parent).free
+    if free < variant.disk_bytes:
+        raise EnvironmentBuildError(
+            f"{label}: needs {variant.disk_bytes / 1e9:.1f} GB under {place.folder.parent}, "
+            f"{free / 1e9:.1f} GB are free",
+            "free some, or choose another workspace with --root",
+        )

@@ -1,0 +1,191 @@
+"""COCO scores of a detections file: by hotcoco, with pycocotools as the reference and one result type for
+both.
+
+The 12 numbers are those of https://cocodataset.org/#detection-eval; box AP and mask AP are AP@[.50:.95].
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from zoo_bench.datasets.findings import FIRST_CASES
+from zoo_bench.detections import EvaluationError, GroundTruth, read_detections, read_ground_truth
+from zoo_bench.errors import nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    # (iou thresholds, recall thresholds, categories, area ranges, detection limits)
+    Precision = NDArray[np.float64]
+
+__all__ = ["METRICS", "SCORERS", "CocoScores", "EvaluationError", "MetricSet", "score"]
+
+IouType = Literal["bbox", "segm"]
+Scored = tuple[Sequence[float], "Precision", Sequence[int]]
+
+
+@dataclass(frozen=True)
+class MetricSet:
+    """The 12 COCO numbers and AP by category name, as fractions; None where there is nothing to find."""
+
+    ap: float | None
+    ap50: float | None
+    ap75: float | None
+    ap_small: float | None
+    ap_medium: float | None
+    ap_large: float | None
+    ar1: float | None
+    ar10: float | None
+    ar100: float | None
+    ar_small: float | None
+    ar_medium: float | None
+    ar_large: float | None
+    per_class: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class CocoScores:
+    """`box` is None for a file of masks alone, `mask` when masks were not asked for."""
+
+    box: MetricSet | None
+    mask: MetricSet | None
+    images: int
+    detections: int
+    scorer: str
+
+
+#: The 12 numbers, in COCO's order.
+METRICS = tuple(field.name for field in fields(MetricSet) if field.name != "per_class")
+
+
+def score(
+    annotations: Path,
+    detections: Path,
+    *,
+    masks: bool,
+    scorer: str = "hotcoco",
+    image_ids: Sequence[int] | None = None,
+) -> CocoScores:
+    """Score the COCO results in `detections` against `annotations`.
+
+    Boxes are scored from ``bbox`` alone and masks from ``segmentation`` alone: given an entry with both,
+    evaluators take the size of its box as the size of its mask, or the other way round. `image_ids` limits
+    both files to some images; None takes all. A file without detections scores 0. Raises EvaluationError for
+    files that cannot be scored.
+    """
+    if scorer not in SCORERS:
+        raise EvaluationError(f"there is no scorer '{scorer}'", hint=nearest(scorer, SCORERS))
+    truth = read_ground_truth(annotations)
+    entries = read_detections(detections, truth)
+    chosen = _chosen_images(truth, image_ids, annotations)
+    entries = [entry for entry in entries if entry["image_id"] in chosen]
+    boxes = [_only(entry, "bbox") for entry in entries if "bbox" in entry]
+    segments = [_only(entry, "segmentation") for entry in entries if "segmentation" in entry]
+    if masks and entries and not segments:
+        raise EvaluationError(
+            f"{detections}: masks are to be scored, and no detection has a segmentation",
+            hint="Score boxes alone, or have the worker write masks too.",
+        )
+    truth_of_chosen = _limited(truth, chosen)
+    return CocoScores(
+        box=_metrics(scorer, truth, truth_of_chosen, boxes, "bbox") if boxes or not entries else None,
+        mask=_metrics(scorer, truth, truth_of_chosen, segments, "segm") if masks else None,
+        images=len(chosen),
+        detections=len(entries),
+        scorer=scorer,
+    )
+
+
+def _chosen_images(truth: GroundTruth, image_ids: Sequence[int] | None, path: Path) -> frozenset[int]:
+    chosen = frozenset(truth.sizes if image_ids is None else image_ids)
+    unknown = sorted(chosen - truth.sizes.keys())
+    if unknown:
+        first = ", ".join(map(str, unknown[:FIRST_CASES]))
+        raise EvaluationError(
+            f"{path}: {len(unknown)} of the images to score are not in it: {first}", hint="Check the dataset."
+        )
+    if not chosen:
+        raise EvaluationError(f"{path}: there is no image to score", hint="Choose at least one image.")
+    return chosen
+
+
+def _only(entry: dict[str, Any], shape: str) -> dict[str, Any]:
+    return {key: entry[key] for key in ("image_id", "category_id", "score", shape)}
+
+
+def _limited(truth: GroundTruth, chosen: frozenset[int]) -> dict[str, Any]:
+    return {
+        "images": [entry for entry in truth.content["images"] if entry["id"] in chosen],
+        "annotations": [entry for entry in truth.content["annotations"] if entry["image_id"] in chosen],
+        "categories": truth.content["categories"],
+    }
+
+
+def _metrics(
+    scorer: str, truth: GroundTruth, content: dict[str, Any], entries: list[dict[str, Any]], iou_type: IouType
+) -> MetricSet:
+    # Both libraries report what they do on stdout.
+    with contextlib.redirect_stdout(io.StringIO()):
+        stats, precision, category_ids = SCORERS[scorer](content, entries, iou_type)
+    numbers: dict[str, Any] = {name: _known(float(value)) for name, value in zip(METRICS, stats, strict=True)}
+    per_class = {
+        truth.categories[category]: _mean_known(precision[:, :, index, 0, -1])
+        for index, category in enumerate(category_ids)
+    }
+    return MetricSet(**numbers, per_class=per_class)
+
+
+def _known(value: float) -> float | None:
+    """COCO writes -1 where there was nothing to find."""
+    return None if value < 0 else value
+
+
+def _mean_known(precision: Precision) -> float | None:
+    known = precision[precision > -1]
+    return float(known.mean()) if known.size else None
+
+
+def _score_hotcoco(content: dict[str, Any], entries: list[dict[str, Any]], iou_type: IouType) -> Scored:
+    import hotcoco
+
+    truth = hotcoco.COCO(content)
+    evaluation = hotcoco.COCOeval(truth, truth.load_res(entries), iou_type)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    arrays = evaluation.eval
+    assert arrays is not None
+    return list(evaluation.stats), arrays["precision"], evaluation.params.cat_ids
+
+
+def _score_pycocotools(content: dict[str, Any], entries: list[dict[str, Any]], iou_type: IouType) -> Scored:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    # It writes into annotations as it scores; only the copies may change.
+    truth = _indexed(COCO(), {**content, "annotations": [dict(entry) for entry in content["annotations"]]})
+    # loadRes looks at the first entry and fails where there is none.
+    found = truth.loadRes(entries) if entries else _indexed(COCO(), {**content, "annotations": []})
+    evaluation = COCOeval(truth, found, iou_type)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return list(evaluation.stats), evaluation.eval["precision"], evaluation.params.catIds
+
+
+def _indexed(coco: Any, content: dict[str, Any]) -> Any:
+    coco.dataset = content
+    coco.createIndex()
+    return coco
+
+
+SCORERS: Mapping[str, Callable[[dict[str, Any], list[dict[str, Any]], IouType], Scored]] = {
+    "hotcoco": _score_hotcoco,
+    "pycocotools": _score_pycocotools,
+}

@@ -1,0 +1,92 @@
+"""The event stream of a job, read while it is written. The protocol is documented in models/worker.py."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PROTOCOL = 1
+EVENTS = frozenset(
+    "init_start init_stop run_start epoch_start step epoch_stop checkpoint_saved infer_step eval_start eval_step "
+    "eval_stop eval_result allocator_peak heartbeat error run_stop".split()
+)
+
+# The numbers an event is worthless without; a line that lacks one is malformed.
+REQUIRED_NUMBERS: dict[str, tuple[str, ...]] = {
+    "step": ("iteration", "iterations", "lr", "iteration_time_s", "data_time_s", "batch_size"),
+    "checkpoint_saved": ("iteration",),
+    "infer_step": (
+        "index", "images", "load_s", "preprocess_s", "forward_s", "postprocess_s", "encode_s", "detections",
+    ),
+    "eval_step": ("index", "images"),
+    "allocator_peak": ("rank", "allocated_bytes", "reserved_bytes"),
+}  # fmt: skip
+
+
+class ProtocolError(Exception):
+    """The worker speaks another version of the protocol."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event: its name, when it was written (monotonic and Unix seconds) and its own fields."""
+
+    name: str
+    time_s: float
+    unix_s: float
+    fields: dict[str, Any]
+
+    def number(self, field: str) -> float:
+        """Return a numeric field; NaN when the worker left it out or wrote no number."""
+        value = self.fields.get(field)
+        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else float("nan")
+
+
+class EventReader:
+    """Reads what has been added to an event file since the last call. `malformed` counts lines that are no events."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self.malformed = 0
+
+    def read(self) -> list[Event]:
+        """Return the complete new events; a half-written last line waits for the next call.
+
+        Raises:
+            ProtocolError: an event of another protocol version.
+        """
+        try:
+            with self._path.open("rb") as stream:
+                stream.seek(self._offset)
+                chunk = stream.read()
+        except FileNotFoundError:
+            return []
+        complete, newline, _ = chunk.rpartition(b"\n")
+        self._offset += len(complete) + len(newline)
+        parsed = [self._parse(line) for line in complete.split(b"\n") if line.strip()]
+        return [event for event in parsed if event is not None]
+
+    def _parse(self, line: bytes) -> Event | None:
+        try:
+            fields = json.loads(line, parse_constant=_refuse)
+            protocol, name = fields.pop("protocol"), fields.pop("event")
+            event = Event(name, float(fields.pop("time_s")), float(fields.pop("unix_s")), fields)
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+            self.malformed += 1
+            return None
+        if protocol != PROTOCOL:
+            raise ProtocolError(f"the worker speaks event protocol {protocol!r}; this zoo-bench speaks {PROTOCOL}")
+        if name not in EVENTS:
+            return None
+        if any(math.isnan(event.number(field)) for field in REQUIRED_NUMBERS.get(name, ())):
+            self.malformed += 1
+            return None
+        return event
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")

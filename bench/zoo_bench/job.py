@@ -1,0 +1,160 @@
+"""A job: one worker process, told what to do by job.json, in a process group of its own, stopped in stages."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from zoo_bench.backends import worker_variables
+from zoo_bench.cell import Cell
+from zoo_bench.events import PROTOCOL
+from zoo_bench.recipe import Phase
+
+# How long a worker may take to end after each signal, in seconds.
+STAGES = ((signal.SIGINT, 15.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
+
+
+@dataclass(frozen=True)
+class JobPaths:
+    """Every file of one run, by name."""
+
+    output: Path
+
+    @property
+    def job(self) -> Path:
+        """What the harness tells the worker."""
+        return self.output / "job.json"
+
+    @property
+    def events(self) -> Path:
+        """What the worker tells the harness."""
+        return self.output / "events.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """What the worker and its framework print."""
+        return self.output / "worker.log"
+
+    @property
+    def samples(self) -> Path:
+        """Memory over time."""
+        return self.output / "samples.jsonl"
+
+    @property
+    def model(self) -> Path:
+        """The final weights, before their content hash is put into the name."""
+        return self.output / "model.safetensors"
+
+    @property
+    def detections(self) -> Path:
+        """The detections on the evaluation split, a COCO results list."""
+        return self.output / "detections.json"
+
+
+@dataclass(frozen=True)
+class SplitPaths:
+    """The image folder and the annotation file of one split, absolute."""
+
+    images: Path
+    annotations: Path
+
+
+@dataclass(frozen=True)
+class DatasetPaths:
+    """A dataset on this machine."""
+
+    name: str
+    train: SplitPaths
+    val: SplitPaths
+
+    def split(self, name: Literal["train", "val"]) -> SplitPaths:
+        """Return one split by its name."""
+        return self.train if name == "train" else self.val
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs to know, and how to start it."""
+
+    run_id: str
+    cell: Cell
+    phases: tuple[Phase, ...]
+    dataset: DatasetPaths
+    gpus: tuple[int, ...]
+    checkpoint: Path | None
+    paths: JobPaths
+    command: tuple[str, ...]
+    folder: Path
+
+    def document(self) -> dict[str, Any]:
+        """Return the content of job.json."""
+        splits = {
+            name: {"images": str(split.images), "annotations": str(split.annotations)}
+            for name, split in (("train", self.dataset.train), ("val", self.dataset.val))
+        }
+        return {
+            "protocol": PROTOCOL,
+            "run_id": self.run_id,
+            "cell": self.cell.resolved(),
+            "phases": list(self.phases),
+            "dataset": {"name": self.dataset.name, **splits},
+            "devices": [f"gpu:{index}" for index in range(len(self.gpus))] or ["cpu"],
+            "checkpoint": str(self.checkpoint) if self.checkpoint else None,
+            "paths": {
+                "output": str(self.paths.output),
+                "events": str(self.paths.events),
+                "model": str(self.paths.model),
+                "detections": str(self.paths.detections),
+            },
+        }
+
+
+def launch(job: Job) -> subprocess.Popen[bytes]:
+    """Write job.json and start the worker in its own process group, its output going to the log."""
+    job.paths.output.mkdir(parents=True, exist_ok=True)
+    job.paths.job.write_text(json.dumps(job.document(), indent=2) + "\n", encoding="utf-8")
+    with job.paths.log.open("ab") as log:
+        return subprocess.Popen(
+            [*job.command, "--job", str(job.paths.job)],
+            cwd=job.folder,
+            env=_environment(job.gpus),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _environment(gpus: Sequence[int]) -> dict[str, str]:
+    return {
+        **worker_variables(),
+        "PYTHONUNBUFFERED": "1",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus)),
+    }
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End the worker and everything it started: ask, insist, kill. Returns when the group is gone."""
+    for number, patience_s in STAGES:
+        if process.poll() is None:
+            _signal_group(process.pid, number)
+        try:
+            process.wait(timeout=patience_s)
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    _signal_group(process.pid, signal.SIGKILL)  # children that outlived their parent
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        pass  # everyone has gone already, which is what was wanted

@@ -1,0 +1,115 @@
+"""Reading a matrix.yaml: the schema's checks first, then those that need every profile expanded."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from zoo_bench.cell import CellName, expand
+from zoo_bench.errors import ConfigError, nearest
+from zoo_bench.matrix import Axes, AxesChange, Include, Matrix
+from zoo_bench.selector import check
+from zoo_bench.yamlfile import Loc, YamlFileError, describe_lines, dotted, line_of, load_model
+
+Problem = tuple[Loc, str]
+
+
+def load_matrix(path: Path) -> Matrix:
+    """Read and check a matrix.yaml, every profile of it.
+
+    Raises:
+        YamlFileError: with every problem found, each as ``file:line: key: what was expected``.
+    """
+    matrix = load_model(path, Matrix)
+    lines = describe_lines(path)
+    problems = [
+        f"{path}:{line_of(lines, loc)}: {dotted(loc)}: {what}"
+        for loc, what in _undeclared(matrix) or _idle_selectors(matrix) or _unfit_cells(matrix)
+    ]
+    if problems:
+        raise YamlFileError(problems)
+    return matrix
+
+
+def _undeclared(matrix: Matrix) -> list[Problem]:
+    """Names on the axes, in include and as default that the file does not declare."""
+    declared: dict[str, Iterable[str]] = {
+        "detector": matrix.detectors,
+        "backbone": matrix.backbones,
+        "schedule": matrix.schedules,
+    }
+    places: list[tuple[Loc, Axes | AxesChange | Include]] = [(("axes",), matrix.axes)]
+    places += [(("profiles", name, "axes"), profile.axes) for name, profile in matrix.profiles.items()]
+    places += [(("include", index), cell) for index, cell in enumerate(matrix.include)]
+    problems: list[Problem] = [
+        ((*loc, axis), f"'{name}' is not declared under {axis}s; {nearest(name, known)}")
+        for loc, place in places
+        for axis, known in declared.items()
+        for name in _names(getattr(place, axis))
+        if name not in known
+    ]
+    if matrix.default_profile not in matrix.profiles:
+        advice = nearest(matrix.default_profile, matrix.profiles)
+        problems.append((("default_profile",), f"'{matrix.default_profile}' is not a profile; {advice}"))
+    return problems
+
+
+def _names(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return () if value is None else (value,) if isinstance(value, str) else value
+
+
+def _idle_selectors(matrix: Matrix) -> list[Problem]:
+    """Selectors that no declared name could ever match: a misspelling, most likely."""
+    universe = list(_universe(matrix))
+    problems: list[Problem] = []
+    for loc, selector in _selectors(matrix):
+        try:
+            check("selector", selector, universe)
+        except ConfigError as error:
+            problems.append((loc, f"{error.message}; {error.hint}"))
+    return problems
+
+
+def _unfit_cells(matrix: Matrix) -> list[Problem]:
+    """Profiles whose cells are none, incomplete, or do not fit the schema once everything is laid over."""
+    problems: list[Problem] = []
+    for name in matrix.profiles:
+        try:
+            found = [] if expand(matrix, name) else ["has no cells; every one is excluded"]
+        except ConfigError as error:
+            found = [f"{error.message}; {error.hint}"]
+        except ValidationError as error:
+            found = [_detail(detail) for detail in error.errors()]
+        problems += [(("profiles", name), what) for what in found]
+    return problems
+
+
+def _detail(detail: Any) -> str:
+    key = dotted(tuple(detail["loc"]))
+    return f"{key} is not set; add it to defaults" if detail["type"] == "missing" else f"{key}: {detail['msg']}"
+
+
+def _universe(matrix: Matrix) -> Iterator[CellName]:
+    """Every cell that the declared names could make, used or not: what a selector in the file may speak of."""
+    backends = {*matrix.axes.backend, *(cell.backend for cell in matrix.include)}
+    for profile in matrix.profiles.values():
+        backends.update(profile.axes.backend or ())
+    everything = itertools.product(
+        sorted(backends), matrix.detectors.items(), matrix.backbones, matrix.schedules, matrix.datasets.items()
+    )
+    for backend, (detector, declared), backbone, schedule, (name, dataset) in everything:
+        yield CellName(backend, detector, declared.family, declared.neck, backbone, schedule, name, dataset.label)
+
+
+def _selectors(matrix: Matrix) -> Iterator[tuple[Loc, str]]:
+    for index, selector in enumerate(matrix.exclude):
+        yield ("exclude", index), selector
+    for index, override in enumerate(matrix.overrides):
+        yield ("overrides", index, "select"), override.select
+    for name, profile in matrix.profiles.items():
+        for index, override in enumerate(profile.overrides):
+            yield ("profiles", name, "overrides", index, "select"), override.select

@@ -1,0 +1,135 @@
+"""What machine this is: processor, memory, system, GPUs, and the limits that stop a training run half-way."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import shutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import psutil
+
+from zoo_bench.gpu import open_nvml
+from zoo_bench.recipe import Strict
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+class GpuDevice(Strict):
+    """One GPU as NVML describes it. `index` is NVML's, in PCI bus order."""
+
+    index: int
+    name: str
+    uuid: str
+    memory_bytes: int
+    compute_capability: str
+
+
+class MachineInfo(Strict):
+    """The machine as a record keeps it. `cores` are physical, `threads` logical ones this process may use.
+
+    `nvml_problem` says why GPUs could not be looked at (no driver, no library), None when they could.
+    """
+
+    cpu: str
+    cores: int
+    threads: int
+    memory_bytes: int
+    os: str
+    kernel: str
+    gpus: tuple[GpuDevice, ...]
+    driver: str | None
+    cuda_driver: str | None
+    nvml_problem: str | None
+
+
+class Limits(Strict):
+    """What can run out during training. `shared_memory_bytes` is None where the system has no /dev/shm."""
+
+    disk_free_bytes: int
+    shared_memory_bytes: int | None
+    open_files: int
+
+
+def describe_machine() -> MachineInfo:
+    """Look at this machine. Never fails for want of a GPU, a driver or a library."""
+    nvml, problem = open_nvml()
+    gpus: tuple[GpuDevice, ...] = ()
+    driver = cuda = None
+    if nvml is not None:
+        try:
+            gpus, driver, cuda = _gpus(nvml), str(nvml.nvmlSystemGetDriverVersion()), _cuda_driver(nvml)
+        except nvml.NVMLError as error:
+            problem = f"NVML: {error}"
+        finally:
+            nvml.nvmlShutdown()
+    return MachineInfo(
+        cpu=cpu_model(),
+        cores=psutil.cpu_count(logical=False) or os.cpu_count() or 1,
+        threads=_usable_threads(),
+        memory_bytes=psutil.virtual_memory().total,
+        os=_os_name(),
+        kernel=f"{platform.system()} {platform.release()} {platform.machine()}",
+        gpus=gpus,
+        driver=driver,
+        cuda_driver=cuda,
+        nvml_problem=problem,
+    )
+
+
+def describe_limits(folder: Path) -> Limits:
+    """Look at what `folder`, which exists, and this process have left."""
+    return Limits(
+        disk_free_bytes=shutil.disk_usage(folder).free,
+        shared_memory_bytes=shutil.disk_usage(SHARED_MEMORY).total if SHARED_MEMORY.is_dir() else None,
+        open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+    )
+
+
+def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the processor's name as its maker gives it, or the architecture where the system does not tell."""
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Model") and value.strip():
+                return " ".join(value.split())
+    return platform.processor() or platform.machine() or "unknown CPU"
+
+
+def _usable_threads() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _os_name() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return platform.platform(terse=True)
+
+
+def _gpus(nvml: ModuleType) -> tuple[GpuDevice, ...]:
+    return tuple(_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
+
+
+def _gpu(module: ModuleType, index: int) -> GpuDevice:
+    nvml: Any = module
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+    return GpuDevice(
+        index=index,
+        name=str(nvml.nvmlDeviceGetName(handle)),
+        uuid=str(nvml.nvmlDeviceGetUUID(handle)),
+        memory_bytes=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
+        compute_capability=f"{major}.{minor}",
+    )
+
+
+def _cuda_driver(nvml: ModuleType) -> str:
+    """Return the newest CUDA the driver supports: NVML counts 1000 a major and 10 a minor version."""
+    version = int(nvml.nvmlSystemGetCudaDriverVersion_v2())
+    return f"{version // 1000}.{version % 1000 // 10}"

@@ -1,0 +1,87 @@
+"""machine.yaml: where this machine keeps its datasets and which interpreters its workers use. Optional."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from zoo_bench.errors import ConfigError
+from zoo_bench.recipe import Name, Strict
+from zoo_bench.workspace import Workspace
+from zoo_bench.yamlfile import load_model
+
+MACHINE_NAME = "machine.yaml"
+VARIABLE = "ZOO_BENCH_MACHINE"
+
+
+def _absolute(path: Path) -> Path:
+    expanded = path.expanduser()
+    if not expanded.is_absolute():
+        raise ValueError(f"expected an absolute path (~ is allowed), found '{path}'")
+    return expanded
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+
+
+class BackendChoice(Strict):
+    """How one backend runs here: a variant other than its default, or an interpreter that exists already."""
+
+    variant: Name | None = None
+    python: AbsolutePath | None = Field(
+        default=None, description="used as it is (conda, a container): nothing is installed into it"
+    )
+
+
+class MachineFile(Strict):
+    """machine.yaml."""
+
+    datasets: dict[Name, AbsolutePath] = {}
+    backends: dict[Name, BackendChoice] = {}
+
+
+@dataclass(frozen=True)
+class MachineConfig:
+    """What a user says about this machine. `source` is the file that says it, None without one."""
+
+    datasets: Mapping[str, Path] = field(default_factory=dict)
+    backends: Mapping[str, BackendChoice] = field(default_factory=dict)
+    source: Path | None = None
+
+    def backend(self, name: str) -> BackendChoice:
+        """Return the choice for one backend; an empty one when the file says nothing about it."""
+        return self.backends.get(name, BackendChoice())
+
+
+def config_paths(workspace: Workspace) -> tuple[Path, ...]:
+    """Return the files that are looked for, the first that exists being read, and only that one."""
+    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return workspace.root / MACHINE_NAME, Path(base).expanduser() / "zoo-bench" / MACHINE_NAME
+
+
+def load_machine_config(workspace: Workspace) -> MachineConfig:
+    """Read the file $ZOO_BENCH_MACHINE names, else the workspace's machine.yaml, else the user's.
+
+    Raises:
+        ConfigError: the file is wrong (with every problem, file and line), or the variable names none.
+    """
+    path = _named() or next((path for path in config_paths(workspace) if path.is_file()), None)
+    if path is None:
+        return MachineConfig()
+    file = load_model(path, MachineFile)
+    return MachineConfig(file.datasets, file.backends, path.absolute())
+
+
+def _named() -> Path | None:
+    name = os.environ.get(VARIABLE)
+    if not name:
+        return None
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"{VARIABLE}={name}: no such file", "correct it, or unset the variable")
+    return path

@@ -1,0 +1,162 @@
+"""matrix.yaml: what the zoo is made of. The schema, its checks, and its export as JSON Schema for editors."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from zoo_bench.errors import ConfigError, nearest
+from zoo_bench.recipe import Count, Name, PartialSchedule, PartialValues, Positive, Strict
+
+Split = Literal["train", "val"]
+
+
+class SplitFiles(Strict):
+    """Where one split of a COCO-format dataset lies, relative to the dataset's root."""
+
+    images: str
+    annotations: str
+
+
+class CocoDataset(Strict):
+    """A folder in COCO format. `root` is relative to the workspace; the machine configuration may say another."""
+
+    kind: Literal["coco"]
+    label: Name = Field(description="the name's last part in a cell's id")
+    root: str
+    train: SplitFiles
+    val: SplitFiles
+
+
+class ShapesDataset(Strict):
+    """A generated dataset: the same bytes on every machine for the same values."""
+
+    kind: Literal["shapes"]
+    label: Name
+    seed: Count
+    train_images: Positive
+    val_images: Positive
+    min_side: Annotated[int, Field(ge=32)]
+    max_side: Annotated[int, Field(ge=32)]
+    max_objects: Annotated[int, Field(ge=1, le=8)]
+
+
+Dataset = Annotated[CocoDataset | ShapesDataset, Field(discriminator="kind")]
+
+
+class Detector(Strict):
+    """A detector: its heading in the document, its family and neck (which make its name), and its own values."""
+
+    title: str
+    family: Name
+    neck: Name
+    masks: bool
+    set: PartialValues = {}
+
+
+class Backbone(Strict):
+    """A backbone and how the table writes it."""
+
+    title: str
+
+
+class Schedule(Strict):
+    """A learning-rate schedule, by the name the table shows."""
+
+    set: PartialSchedule
+
+
+class Override(Strict):
+    """Values laid over the cells that `select` matches."""
+
+    select: str
+    set: PartialValues
+
+
+class Axes(Strict):
+    """The product that is expanded into cells."""
+
+    backend: tuple[Name, ...] = Field(min_length=1)
+    detector: tuple[Name, ...] = Field(min_length=1)
+    backbone: tuple[Name, ...] = Field(min_length=1)
+    schedule: tuple[Name, ...] = Field(min_length=1)
+
+
+class AxesChange(Strict):
+    """Axes that a profile replaces; the others stay."""
+
+    backend: tuple[Name, ...] | None = None
+    detector: tuple[Name, ...] | None = None
+    backbone: tuple[Name, ...] | None = None
+    schedule: tuple[Name, ...] | None = None
+
+
+class Include(Strict):
+    """One cell beside the product."""
+
+    backend: Name
+    detector: Name
+    backbone: Name
+    schedule: Name
+
+
+class Profile(Strict):
+    """A named set of overrides. Nothing but values: no code knows a profile by its name."""
+
+    description: str
+    note: str = Field(default="", description="printed at the head of a document made with this profile")
+    axes: AxesChange = AxesChange()
+    set: PartialValues = {}
+    overrides: tuple[Override, ...] = ()
+
+
+class Document(Strict):
+    """The document that `render` prints: its title and the backend whose cells fill it."""
+
+    title: str
+    backend: Name
+
+
+class Target(Strict):
+    """The machine the zoo is meant for: shown in the document until records say what was really used."""
+
+    gpus: Count
+    gpu: str
+    cpu: str
+    software: dict[str, str]
+
+
+class Matrix(Strict):
+    """A whole matrix.yaml."""
+
+    version: Literal[1]
+    default_profile: str
+    document: Document
+    target: Target
+    datasets: dict[Name, Dataset] = Field(min_length=1)
+    detectors: dict[Name, Detector] = Field(min_length=1)
+    backbones: dict[Name, Backbone] = Field(min_length=1)
+    schedules: dict[str, Schedule] = Field(min_length=1)
+    axes: Axes
+    exclude: tuple[str, ...] = ()
+    include: tuple[Include, ...] = ()
+    defaults: PartialValues
+    overrides: tuple[Override, ...] = ()
+    profiles: dict[Name, Profile] = Field(min_length=1)
+
+    def profile(self, name: str | None) -> tuple[str, Profile]:
+        """Return the profile called `name`, or the default one, with its name.
+
+        Raises:
+            ConfigError: there is no such profile.
+        """
+        chosen = name or self.default_profile
+        if chosen not in self.profiles:
+            raise ConfigError(f"--profile {chosen}: no such profile in the matrix", nearest(chosen, self.profiles))
+        return chosen, self.profiles[chosen]
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of matrix.yaml, for editors."""
+    schema = Matrix.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "zoo-bench matrix"}

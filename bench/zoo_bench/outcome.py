@@ -1,0 +1,56 @@
+"""How a run ended: the events, the exit code and what the harness saw -> status, reason, phases done. Pure."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from typing import Final
+
+from zoo_bench.events import Event
+from zoo_bench.executors.local import Outcome
+from zoo_bench.record import Status
+from zoo_bench.recipe import PHASES, Phase
+
+ERROR_STATUS: Final[dict[str, Status]] = {"out_of_memory": "out_of_memory", "diverged": "diverged"}
+
+
+def judge(outcome: Outcome, phases: Sequence[Phase]) -> tuple[Status, str]:
+    """Return the status of a run and the reason for it.
+
+    A run succeeded only if `run_stop` says so, the exit code is 0 and every phase that was asked for is done.
+    """
+    if outcome.interrupted:
+        return "interrupted", "stopped from the terminal"
+    if outcome.protocol_problem:
+        return "failed", outcome.protocol_problem
+    error = next((event for event in reversed(outcome.events) if event.name == "error"), None)
+    if error is not None:
+        phase, kind = error.fields.get("phase", "?"), str(error.fields.get("kind"))
+        return ERROR_STATUS.get(kind, "failed"), f"{phase}: {error.fields.get('message', 'no message')}"
+    stop = next((event for event in reversed(outcome.events) if event.name == "run_stop"), None)
+    said = stop.fields.get("status") if stop else None
+    if outcome.exit_code != 0:
+        return "failed", f"the worker {_exit(outcome.exit_code)} without saying why"
+    if said != "success":
+        return "failed", f"the worker ended with exit code 0, but its run_stop says {said or 'nothing'}"
+    missing = [phase for phase in phases if phase not in phases_done(outcome.events)]
+    if missing:
+        return "failed", f"the worker says success, but its events show no end of: {', '.join(missing)}"
+    return "succeeded", ""
+
+
+def _exit(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    return f"was killed by {signal.Signals(-code).name}"
+
+
+def phases_done(events: Sequence[Event]) -> tuple[Phase, ...]:
+    """Return the phases whose end the events show."""
+    infer = [event for event in events if event.name == "infer_step" and not event.fields.get("warmup")]
+    done = {
+        "train": any(event.name == "checkpoint_saved" and event.fields.get("final") for event in events),
+        "infer": bool(infer) and infer[-1].number("index") >= infer[-1].number("images"),
+        "evaluate": any(event.name in ("eval_stop", "eval_result") for event in events),
+    }
+    return tuple(phase for phase in PHASES if done[phase])

@@ -1,0 +1,133 @@
+"""What would run, and why: cells and records -> plan. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from zoo_bench.cell import Cell, digest
+from zoo_bench.errors import ConfigError
+from zoo_bench.recipe import PHASES, Phase, differences
+from zoo_bench.record import Checkpoint, Inputs, Record
+
+# Of a cell's values, those that change neither what is computed nor how much is measured.
+NOT_FINGERPRINTED = ("phases", "runtime")
+SHOWN_DIFFERENCES = 2
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell, the phases that are left to run (none: it is fresh), why, and the checkpoint they would start from."""
+
+    cell: Cell
+    inputs: Inputs
+    fingerprint: str
+    phases: tuple[Phase, ...]
+    reason: str
+    checkpoint: Checkpoint | None
+
+    @property
+    def fresh(self) -> bool:
+        """True when nothing is left to run."""
+        return not self.phases
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for beyond the matrix. `available` names the checkpoint files that still exist."""
+
+    phases: tuple[Phase, ...] | None = None
+    force: bool = False
+    checkpoint: Checkpoint | None = None
+    available: frozenset[str] = frozenset()
+
+
+def parse_phases(text: str | None) -> tuple[Phase, ...] | None:
+    """Read ``--phases infer,evaluate``. Raises ConfigError for a phase that does not exist."""
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    unknown = [word for word in words if word not in PHASES]
+    if unknown or not words:
+        raise ConfigError(f"--phases {text}: {unknown[0] if unknown else 'nothing'!r} is no phase", f"phases: {', '.join(PHASES)}")
+    return tuple(phase for phase in PHASES if phase in words)
+
+
+def fingerprint(cell: Cell, inputs: Inputs, given: Checkpoint | None) -> str:
+    """Return the digest that decides whether a cell is fresh."""
+    values = {key: value for key, value in cell.resolved().items() if key not in NOT_FINGERPRINTED}
+    return digest({"cell": values, "inputs": inputs.model_dump(), "checkpoint": given.sha256 if given else None})
+
+
+def make_plan(
+    cells: Sequence[Cell], inputs: Mapping[str, Inputs], records: Sequence[Record], request: Request
+) -> tuple[PlannedCell, ...]:
+    """Decide for every cell which phases are left to run.
+
+    A phase is left unless an earlier run with the same fingerprint finished it. Training is taken over from an
+    earlier run only when its checkpoint still exists.
+    """
+    return tuple(_plan_cell(cell, inputs[cell.id], records, request) for cell in cells)
+
+
+def _plan_cell(cell: Cell, inputs: Inputs, records: Sequence[Record], request: Request) -> PlannedCell:
+    mark = fingerprint(cell, inputs, request.checkpoint)
+    earlier = [record for record in records if record.cell_id == cell.id]
+    same = [record for record in earlier if record.fingerprint == mark and record.status != "quarantined"]
+    wanted = request.phases or cell.phases
+    done = {phase for record in same for phase in record.phases_done}
+    left = wanted if request.force else tuple(phase for phase in wanted if phase not in done)
+    checkpoint = request.checkpoint or _checkpoint(same, request.available)
+    if left and "train" not in left and checkpoint is None:
+        if "train" not in wanted:
+            raise ConfigError(
+                f"{cell.id}: {', '.join(left)} needs a trained model, and no earlier run left one",
+                "run the train phase too, or name a model with --checkpoint FILE",
+            )
+        left = wanted
+    if "train" in left:
+        left, checkpoint = wanted, None
+    reason = _reason(cell, inputs, earlier, same, left, request)
+    return PlannedCell(cell, inputs, mark, left, reason, checkpoint if left else None)
+
+
+def _checkpoint(same: Sequence[Record], available: frozenset[str]) -> Checkpoint | None:
+    left_behind = (record.checkpoint for record in reversed(same) if "train" in record.phases_done)
+    return next((found for found in left_behind if found and found.file in available), None)
+
+
+def _reason(
+    cell: Cell,
+    inputs: Inputs,
+    earlier: Sequence[Record],
+    same: Sequence[Record],
+    left: Sequence[Phase],
+    request: Request,
+) -> str:
+    if not left:
+        return f"run {same[-1].run_id}"
+    if request.force:
+        return "forced"
+    if same:
+        last = same[-1]
+        return f"{last.status} in run {last.run_id}" if last.status != "succeeded" else "not measured yet"
+    if request.checkpoint:
+        return "given checkpoint"
+    return _what_changed(cell, inputs, earlier[-1]) if earlier else "never run"
+
+
+def _what_changed(cell: Cell, inputs: Inputs, last: Record) -> str:
+    old = {key: value for key, value in last.cell.items() if key not in NOT_FINGERPRINTED}
+    new = {key: value for key, value in cell.resolved().items() if key not in NOT_FINGERPRINTED}
+    changed = differences(old, new)
+    shown = changed[:SHOWN_DIFFERENCES]
+    if len(changed) > len(shown):
+        shown.append(f"and {len(changed) - len(shown)} values more")
+    for name, what in (
+        ("sources_sha256", "worker sources changed"),
+        ("lock_sha256", "requirements changed"),
+        ("dataset_sha256", "dataset changed"),
+    ):
+        if getattr(inputs, name) != getattr(last.inputs, name):
+            shown.append(what)
+    return "; ".join(shown) or f"another checkpoint than in run {last.run_id}"

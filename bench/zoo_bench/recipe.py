@@ -1,0 +1,185 @@
+"""The values of a cell: what is trained, how it is measured. Frozen, typed, every value with a unit or a source.
+
+Field names are those of matrix.yaml and of job.json. Defaults stand in matrix.yaml, not here: a value that nobody
+wrote down is an error, so that a record always says where each one came from.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, create_model
+from pydantic_core import CoreSchema, core_schema
+
+Phase = Literal["train", "infer", "evaluate"]
+PHASES: tuple[Phase, ...] = ("train", "infer", "evaluate")
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Strict(BaseModel):
+    """A frozen value that refuses keys it does not know and numbers that are not finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Input(Strict):
+    """Image size and augmentation: shorter side `min_size`, longer at most `max_size`, in pixels."""
+
+    min_size: Positive
+    max_size: Positive
+    flip_probability: Fraction
+
+
+class PerPhase(Strict):
+    """A count that differs between training and testing."""
+
+    train: Positive
+    test: Positive
+
+
+class Model(Strict):
+    """Widths, sizes and sampling of a detector. Backbone depth and width follow from the backbone's name alone."""
+
+    backbone_weights: str = Field(description="imagenet, none, or the path of a weights file")
+    batch_norm: Literal["frozen", "live"]
+    frozen_stages: Annotated[int, Field(ge=0, le=5)] = Field(description="stem and stages that are not trained")
+    fpn_channels: Positive
+    box_head_channels: Positive
+    mask_head_channels: Positive
+    box_roi_size: Positive
+    mask_roi_size: Positive
+    anchor_sizes: tuple[Positive, ...] = Field(min_length=1, description="pixels; FPN: one a level")
+    rpn_pre_nms: PerPhase
+    rpn_post_nms: PerPhase
+    rpn_batch_per_image: Positive
+    roi_batch_per_image: Positive
+
+
+class Optimizer(Strict):
+    """Optimiser and its peak learning rate."""
+
+    name: Literal["sgd", "adamw"]
+    lr: Annotated[float, Field(gt=0)]
+    momentum: Fraction
+    weight_decay: Annotated[float, Field(ge=0)]
+    clip_norm: Annotated[float, Field(gt=0)] | None
+
+
+class LrSchedule(Strict):
+    """Learning rate over iterations: linear warm-up, then steps by `gamma` at `milestones`."""
+
+    iterations: Positive
+    milestones: tuple[Count, ...]
+    gamma: Annotated[float, Field(gt=0)]
+    warmup_iterations: Count
+    warmup_factor: Fraction
+
+
+class Test(Strict):
+    """Which detections are kept."""
+
+    __test__ = False  # pytest would take the name for a test class
+
+    score_threshold: Fraction
+    nms_threshold: Fraction
+    detections_per_image: Positive
+
+
+class Recipe(Strict):
+    """Everything that decides what a number means, but for the number of iterations measured."""
+
+    input: Input
+    model: Model
+    optimizer: Optimizer
+    lr_schedule: LrSchedule
+    test: Test
+
+
+class Measure(Strict):
+    """How much is measured. `None` is all: the whole schedule, the whole evaluation split."""
+
+    train_iterations: Positive | None
+    warmup_iterations: Count = Field(description="iterations cut from the front of the timing statistics")
+    infer_images: Positive
+    infer_warmup_images: Count
+    evaluate_images: Positive | None
+
+
+class Runtime(Strict):
+    """How the job is run; none of it changes what is computed."""
+
+    data_workers: Count
+    checkpoint_interval: Positive = Field(description="iterations")
+    threads: Positive | None = Field(description="CPU threads of the framework; null: its own choice")
+
+
+class CellValues(Strict):
+    """Every value of a cell that defaults, overrides and profiles can set."""
+
+    dataset: Name
+    precision: Literal["fp32", "amp", "bf16", "fp16"]
+    gpus: Count = Field(description="0: the CPU")
+    images_per_gpu: Positive
+    seed: Count
+    phases: tuple[Phase, ...] = Field(min_length=1)
+    recipe: Recipe
+    measure: Measure
+    runtime: Runtime
+    options: dict[str, Any] = Field(description="free values for one backend")
+
+    @property
+    def batch_size(self) -> int:
+        """Images an iteration, over all devices."""
+        return max(self.gpus, 1) * self.images_per_gpu
+
+
+class PartialOf:
+    """Annotation for a mapping that holds any part of `model`: checked as `model` is, kept as a plain dict."""
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self.model = model
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(
+            lambda value: value.model_dump(exclude_unset=True), handler.generate_schema(_partial(self.model))
+        )
+
+
+def _partial(model: type[BaseModel]) -> type[BaseModel]:
+    """Return `model` with every field optional, down through the models inside it."""
+    fields: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        kind: Any = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = _partial(kind)
+        described = Field(description=field.description)
+        fields[name] = (Annotated[(kind, described, *field.metadata)], None)
+    return create_model(f"Partial{model.__name__}", __base__=Strict, **fields)
+
+
+PartialValues = Annotated[dict[str, Any], PartialOf(CellValues)]
+PartialSchedule = Annotated[dict[str, Any], PartialOf(LrSchedule)]
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return `base` with `over` laid on it: mappings merge key by key, anything else replaces."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Say what changed from `old` to `new`, one ``key: old -> new`` a changed leaf."""
+    found: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b, name = old.get(key), new.get(key), f"{prefix}{key}"
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{name}.")
+        elif a != b:
+            found.append(f"{name}: {a} -> {b}")
+    return found

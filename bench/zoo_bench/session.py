@@ -1,0 +1,151 @@
+"""What every verb needs: the workspace, the matrix's cells as the user narrowed them, the store, this machine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from zoo_bench.backends import Backend, find_backend, sources_sha256
+from zoo_bench.cell import Cell, expand
+from zoo_bench.datasets.locate import fingerprint as dataset_fingerprint
+from zoo_bench.datasets.locate import locate
+from zoo_bench.environments import environment_status
+from zoo_bench.errors import ConfigError
+from zoo_bench.job import DatasetPaths
+from zoo_bench.load import load_matrix
+from zoo_bench.machine_config import MachineConfig, load_machine_config
+from zoo_bench.matrix import Matrix
+from zoo_bench.plan import PlannedCell, Request, make_plan, parse_phases
+from zoo_bench.record import Checkpoint, Inputs
+from zoo_bench.runner import describe_model
+from zoo_bench.selector import choose
+from zoo_bench.store import Contents, Store
+from zoo_bench.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of a verb, as they were typed."""
+
+    root: Path | None = None
+    matrix: Path | None = None
+    profile: str | None = None
+    select: str | None = None
+    skip: str | None = None
+    gpus: int | None = None
+    phases: str | None = None
+    checkpoint: Path | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Session:
+    """One call of zoo-bench. Everything is read when it is first wanted."""
+
+    asked: Asked
+    workspace: Workspace
+
+    @classmethod
+    def open(cls, asked: Asked) -> Session:
+        """Find the workspace. Raises ConfigError when what was named is not there."""
+        return cls(asked, Workspace.locate(asked.root, asked.matrix))
+
+    @cached_property
+    def matrix(self) -> Matrix:
+        """The checked matrix."""
+        return load_matrix(self.workspace.matrix_file)
+
+    @cached_property
+    def profile(self) -> str:
+        """Name of the chosen profile."""
+        return self.matrix.profile(self.asked.profile)[0]
+
+    @cached_property
+    def machine(self) -> MachineConfig:
+        """What the user says about this machine."""
+        return load_machine_config(self.workspace)
+
+    @cached_property
+    def store(self) -> Store:
+        """The results folder."""
+        return Store(self.workspace.results)
+
+    @cached_property
+    def contents(self) -> Contents:
+        """The records; files that are no records are named on stderr."""
+        contents = self.store.load()
+        for problem in contents.problems:
+            print(f"zoo-bench: passed over: {problem}", file=sys.stderr)
+        return contents
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """The chosen cells of the chosen profile, with --gpus laid over them."""
+        cells = choose(expand(self.matrix, self.profile), self.asked.select, self.asked.skip)
+        if not cells:
+            raise ConfigError("--skip leaves no cell", "take back a part of it")
+        if self.asked.gpus is None:
+            return cells
+        return tuple(cell.model_copy(update={"gpus": self.asked.gpus}) for cell in cells)
+
+    def backend(self, cell: Cell) -> Backend:
+        """The backend of a cell."""
+        return find_backend(cell.backend, self.workspace)
+
+    def dataset(self, cell: Cell) -> DatasetPaths:
+        """The paths of a cell's dataset on this machine."""
+        return locate(cell.dataset, self.matrix.datasets[cell.dataset], self.workspace, self.machine.datasets)
+
+    def plan(self) -> tuple[PlannedCell, ...]:
+        """Decide what is left to run."""
+        records = self.contents.records
+        left_behind = {record.checkpoint.file for record in records if record.checkpoint}
+        request = Request(
+            phases=parse_phases(self.asked.phases),
+            force=self.asked.force,
+            checkpoint=self._given_checkpoint(),
+            available=frozenset(file for file in left_behind if (self.workspace.root / file).is_file()),
+        )
+        return make_plan(self.cells, self._inputs(), records, request)
+
+    def _inputs(self) -> Mapping[str, Inputs]:
+        sources: dict[str, str] = {}
+        locks: dict[str, str | None] = {}
+        datasets: dict[str, str] = {}
+        for cell in self.cells:
+            if cell.backend not in sources:
+                backend = self.backend(cell)
+                sources[cell.backend] = sources_sha256(backend)
+                locks[cell.backend] = environment_status(backend, self.workspace, self.machine).lock_sha256
+            if cell.dataset not in datasets:
+                declared = self.matrix.datasets[cell.dataset]
+                datasets[cell.dataset] = dataset_fingerprint(declared, self.dataset(cell))
+        return {
+            cell.id: Inputs(
+                sources_sha256=sources[cell.backend],
+                lock_sha256=locks[cell.backend],
+                dataset_sha256=datasets[cell.dataset],
+            )
+            for cell in self.cells
+        }
+
+    def _given_checkpoint(self) -> Checkpoint | None:
+        file = self.asked.checkpoint
+        if file is None:
+            return None
+        if not file.is_file():
+            raise ConfigError(f"--checkpoint {file}: no such file", "name a .safetensors or .pth file")
+        phases = parse_phases(self.asked.phases)
+        if phases is None or "train" in phases:
+            raise ConfigError(
+                "--checkpoint is for a model that is trained already", "add --phases infer,evaluate"
+            )
+        if len(self.cells) > 1:
+            raise ConfigError(
+                f"--checkpoint {file}: {len(self.cells)} cells are selected, and one model fits one",
+                f"choose with --select, for instance --select {self.cells[0].id}",
+            )
+        return describe_model(file.resolve(), self.workspace.root, trained=True)

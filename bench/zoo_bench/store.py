@@ -1,0 +1,101 @@
+"""The results store: one JSON file a run, written beside and renamed into place, never changed afterwards."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from zoo_bench.errors import StoreError
+from zoo_bench.record import Record
+
+RUNS = "runs"
+
+
+def new_run_id() -> str:
+    """Return an id that sorts by time (UTC) and does not collide: ``20261123T223000Z-ab12cd``."""
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(3)}"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All records that could be read, oldest first, and a line for each file that could not."""
+
+    records: tuple[Record, ...]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Store:
+    """The results folder of a workspace."""
+
+    root: Path
+
+    def run_folder(self, run_id: str) -> Path:
+        """Return the folder for a run's logs, telemetry and weights."""
+        return self.root / RUNS / run_id
+
+    def add(self, record: Record) -> Path:
+        """Write a record so that it is wholly there or not at all, also after a power cut.
+
+        Raises:
+            StoreError: the folder cannot be written. The record is then printed into the message, not lost.
+        """
+        path = self.root / record.cell_id / f"{record.run_id}.json"
+        text = record.model_dump_json(indent=2) + "\n"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_durably(path, text)
+        except OSError as error:
+            raise StoreError(
+                f"{path}: the record cannot be written: {error.strerror or error}\n{text}",
+                "free some space or mend the permissions, and save the record above under that name",
+            ) from None
+        return path
+
+    def load(self) -> Contents:
+        """Read every record. A file that is no record is named in `problems` and otherwise passed over."""
+        records: list[Record] = []
+        problems: list[str] = []
+        paths = (path for path in self.root.glob("*/*/*.json") if path.relative_to(self.root).parts[0] != RUNS)
+        for path in sorted(paths):
+            try:
+                records.append(_read(path))
+            except (OSError, ValueError) as error:
+                problems.append(f"{path}: {_first_line(error)}")
+        return Contents(tuple(sorted(records, key=lambda record: record.run_id)), tuple(problems))
+
+
+def _read(path: Path) -> Record:
+    return Record.model_validate_json(path.read_bytes())
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        detail = error.errors()[0]
+        return f"not a record: {'.'.join(map(str, detail['loc']))}: {detail['msg']}"
+    return f"not a record: {error}".splitlines()[0]
+
+
+def _write_durably(path: Path, text: str) -> None:
+    descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,88 @@
+"""Cells and records -> rows: which run each column of a row comes from. Pure functions; units are not touched here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from zoo_bench.cell import Cell, digest, recipe_values
+from zoo_bench.recipe import differences
+from zoo_bench.record import Record
+
+Column = Literal["memory", "s_per_iter", "fps", "box_ap", "mask_ap", "download"]
+COLUMNS: tuple[Column, ...] = ("memory", "s_per_iter", "fps", "box_ap", "mask_ap", "download")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell and, by column, the run that the figure is taken from. `attempt` is the newest run of the cell."""
+
+    cell: Cell
+    sources: dict[Column, Record]
+    attempt: Record | None
+    recipe_changes: tuple[str, ...]
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """The distinct runs behind this row, in the order of the columns."""
+        return tuple({record.run_id: record for record in self.sources.values()}.values())
+
+
+def build_row(cell: Cell, records: Sequence[Record]) -> Row:
+    """Choose, for every column, the newest run of the cell that has the figure.
+
+    Only runs that share one resolved recipe stand in a row: the recipe of the matrix when there is any such run, else
+    that of the newest run, and `recipe_changes` says how the matrix has moved on. A model that was given with
+    --checkpoint gives way to one that the cell trained itself. Quarantined runs never count.
+    """
+    mine = [record for record in records if record.cell_id == cell.id and record.status != "quarantined"]
+    if not mine:
+        return Row(cell, {}, None, ())
+    wanted = recipe_values(cell.resolved())
+    recipes = [record.recipe_sha256 for record in mine]
+    chosen = digest(wanted) if digest(wanted) in recipes else recipes[-1]
+    group = [record for record in mine if record.recipe_sha256 == chosen]
+    changes = differences(recipe_values(group[-1].cell), wanted) if chosen != digest(wanted) else []
+    preferred = sorted(group, key=lambda record: (not _given(record), record.run_id), reverse=True)
+    sources = {
+        column: record
+        for column in COLUMNS
+        for record in [next((found for found in preferred if HAS[column](found)), None)]
+        if record is not None
+    }
+    return Row(cell, sources, group[-1], tuple(changes))
+
+
+def _given(record: Record) -> bool:
+    return record.checkpoint is not None and record.checkpoint.given
+
+
+def _trained(record: Record) -> bool:
+    return record.checkpoint is not None and (record.checkpoint.trained or record.checkpoint.given)
+
+
+def _memory_is_of_training(record: Record) -> bool:
+    return record.measurements.memory is not None and "train" in record.phases_done
+
+
+# An untrained model floods postprocessing, so its fps would mean nothing.
+HAS: dict[Column, Callable[[Record], bool]] = {
+    "memory": _memory_is_of_training,
+    "s_per_iter": lambda record: record.measurements.train is not None and "train" in record.phases_done,
+    "fps": lambda record: record.measurements.infer is not None and _trained(record),
+    "box_ap": lambda record: (
+        record.measurements.scores is not None and record.measurements.scores.box is not None and _trained(record)
+    ),
+    "mask_ap": lambda record: (
+        record.measurements.scores is not None and record.measurements.scores.mask is not None and _trained(record)
+    ),
+    "download": _trained,
+}
+
+
+def untimed_fps(row: Row, records: Sequence[Record]) -> bool:
+    """Tell whether inference was timed, but only with a model whose training had not finished."""
+    return "fps" not in row.sources and any(
+        record.cell_id == row.cell.id and record.measurements.infer is not None for record in records
+    )

@@ -1,0 +1,134 @@
+"""``python -m models.fake.train --job JOB``: a worker without any framework, scripted by its cell's options.
+
+It goes through the phases of a cell as a real worker does, with the real protocol, so that the harness can be tested
+from end to end in a second. ``options`` (all optional):
+
+    iteration_s     seconds an iteration really takes (0.001)
+    image_s         seconds an image really takes in inference (0.001)
+    hold_bytes      memory to allocate and touch during training (0)
+    box_ap          what eval_result reports, a fraction (0.5); mask_ap likewise, for mask models
+    child           true: start a child process that would outlive the worker
+    fault           {phase, at, kind}: at the at-th step of a phase (1: the first) do one of KINDS
+
+Standard library only and Python 3.6 syntax.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any, Dict
+
+from models import worker
+
+KINDS = ("error", "out_of_memory", "diverged", "exit", "kill", "hang", "lie", "garbage")
+METRICS = "ap ap50 ap75 ap_small ap_medium ap_large ar1 ar10 ar100 ar_small ar_medium ar_large".split()
+
+
+def main(job: Dict[str, Any], events: worker.EventWriter) -> None:
+    """Run the job's phases by the script in its cell."""
+    cell, options = job["cell"], job["cell"]["options"]
+    events.write("init_start")
+    if options.get("child"):
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    events.write("init_stop", environment={"python": sys.version.split()[0]}, parameters=0, images={})
+    events.write("run_start", phases=job["phases"])
+    for phase in job["phases"]:
+        events.phase = phase
+        {"train": train, "infer": infer, "evaluate": evaluate}[phase](job, cell, options, events)
+
+
+def train(job: Dict[str, Any], cell: Dict[str, Any], options: Dict[str, Any], events: worker.EventWriter) -> None:
+    """Write a step an iteration, and a model that holds the cell's id."""
+    scheduled = cell["recipe"]["lr_schedule"]["iterations"]
+    iterations = min(scheduled, cell["measure"]["train_iterations"] or scheduled)
+    held = bytearray(os.urandom(1)) * options.get("hold_bytes", 0)
+    events.write("epoch_start", epoch=1)
+    for iteration in range(1, iterations + 1):
+        fault(options, "train", iteration, events)
+        started = time.monotonic()
+        time.sleep(options.get("iteration_s", 0.001))
+        events.write(
+            "step",
+            iteration=iteration,
+            iterations=iterations,
+            loss=1.0 / iteration,
+            lr=cell["recipe"]["optimizer"]["lr"],
+            iteration_time_s=time.monotonic() - started,
+            data_time_s=0.0,
+            batch_size=cell["images_per_gpu"] * max(1, cell["gpus"]),
+        )
+    events.write("epoch_stop", epoch=1)
+    path = job["paths"]["model"]
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write(cell["id"] + " " + job["run_id"])
+    size = os.path.getsize(path)
+    trained = iterations == scheduled
+    events.write("checkpoint_saved", path=path, iteration=iterations, final=True, trained=trained, bytes=size)
+    del held
+
+
+def infer(job: Dict[str, Any], cell: Dict[str, Any], options: Dict[str, Any], events: worker.EventWriter) -> None:
+    """Write an infer_step an image; half of the time is forward, half is postprocess."""
+    images, warmup = cell["measure"]["infer_images"], cell["measure"]["infer_warmup_images"]
+    for index in range(1, warmup + images + 1):
+        fault(options, "infer", index, events)
+        started = time.monotonic()
+        time.sleep(options.get("image_s", 0.001))
+        half = (time.monotonic() - started) / 2
+        events.write(
+            "infer_step",
+            index=index,
+            images=warmup + images,
+            image_id=index,
+            load_s=0.0,
+            preprocess_s=0.0,
+            forward_s=half,
+            postprocess_s=half,
+            encode_s=0.0,
+            detections=1,
+            warmup=index <= warmup,
+        )
+
+
+def evaluate(job: Dict[str, Any], cell: Dict[str, Any], options: Dict[str, Any], events: worker.EventWriter) -> None:
+    """Report the scripted AP."""
+    events.write("eval_start", images=1)
+    fault(options, "evaluate", 1, events)
+    events.write("eval_step", index=1, images=1)
+    result = {"box": dict.fromkeys(METRICS, options.get("box_ap", 0.5))}
+    if cell["masks"]:
+        result["mask"] = dict.fromkeys(METRICS, options.get("mask_ap", 0.5))
+    events.write("eval_result", **result)
+
+
+def fault(options: Dict[str, Any], phase: str, step: int, events: worker.EventWriter) -> None:
+    """Do what the script says for this step, if anything."""
+    script = options.get("fault") or {}
+    if script.get("phase") != phase or script.get("at") != step:
+        return
+    kind = script["kind"]
+    if kind == "exit":
+        os._exit(3)
+    if kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "hang":
+        time.sleep(600)
+    if kind == "lie":
+        events.write("run_stop", status="success")
+        os._exit(0)
+    if kind == "garbage":
+        with open(events_path(), "ab") as stream:
+            stream.write(b'\xff\x00 not json\n{"event": "step"}\n[1, 2]\n')
+        return
+    raise worker.WorkerError("scripted " + kind, kind="exception" if kind == "error" else kind)
+
+
+def events_path() -> str:
+    """The event file of the running job."""
+    return str(worker.read_job()["paths"]["events"])
+
+
+if __name__ == "__main__":
+    sys.exit(worker.run(main))

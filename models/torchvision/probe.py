@@ -1,0 +1,64 @@
+"""``python -m models.torchvision.probe``: print one JSON object that says what this environment can run on.
+
+versions      {python, torch, torchvision, cuda, cudnn, nccl}; null for what the build lacks
+arch_list     compute capabilities the torch build was compiled for, also readable on a machine without a GPU
+cuda_available
+devices       [{name, capability: "7.0"}] of the GPUs torch can see
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+
+import torch
+import torchvision
+
+
+def versions() -> dict[str, str | None]:
+    """Versions a record keeps; ``cudnn`` and ``nccl`` as the numbers their projects print."""
+    cudnn = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "cuda": torch.version.cuda,
+        "cudnn": None if cudnn is None else str(cudnn),
+        "nccl": _nccl_version(),
+    }
+
+
+def _nccl_version() -> str | None:
+    if not torch.distributed.is_available() or not torch.distributed.is_nccl_available():
+        return None
+    return ".".join(str(part) for part in torch.cuda.nccl.version())
+
+
+def _arch_list() -> list[str]:
+    # torch.cuda.get_arch_list() is empty without a GPU; this is what it reads when there is one.
+    flags = torch._C._cuda_getArchFlags() if torch.version.cuda else None
+    return flags.split() if flags else []
+
+
+def _devices() -> list[dict[str, str]]:
+    return [
+        {
+            "name": torch.cuda.get_device_name(index),
+            "capability": ".".join(str(part) for part in torch.cuda.get_device_capability(index)),
+        }
+        for index in range(torch.cuda.device_count())
+    ]
+
+
+def probe() -> dict[str, object]:
+    """The object this module prints."""
+    return {
+        "versions": versions(),
+        "arch_list": _arch_list(),
+        "cuda_available": torch.cuda.is_available(),
+        "devices": _devices(),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(probe()))

@@ -1,0 +1,122 @@
+"""``python -m models.torchvision.train --job JOB``: run a cell's phases (train, infer, evaluate) in one process.
+
+The protocol is described at the top of models/worker.py.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from models import worker
+from models.torchvision import infer
+from models.torchvision.checkpoint import load_detector
+from models.torchvision.data import Split, read_split
+from models.torchvision.detectors import build_detector
+from models.torchvision.loop import train
+from models.torchvision.probe import versions
+
+
+def main(job: dict[str, Any], events: worker.EventWriter) -> None:
+    """Run the job's phases in order: train, infer, evaluate."""
+    cell, phases = job["cell"], job["phases"]
+    events.write("init_start")
+    device = prepare_device(cell, job["devices"])
+    splits = read_splits(job)
+    model = prepare_model(job, splits, device)
+    events.write(
+        "init_stop",
+        environment=versions(),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        images={name: len(split.samples) for name, split in splits.items()},
+    )
+    events.write("run_start", phases=phases)
+    if "train" in phases:
+        events.phase = "train"
+        train(model, splits["train"], device, cell, Path(job["paths"]["model"]), events)
+        report_memory(device, events)
+    if "infer" in phases:
+        events.phase = "infer"
+        infer.measure_inference(model, splits["val"], device, cell["measure"], events)
+    if "evaluate" in phases:
+        events.phase = "evaluate"
+        limit, workers = cell["measure"]["evaluate_images"], cell["runtime"]["data_workers"]
+        infer.evaluate(model, splits["val"], device, limit, workers, Path(job["paths"]["detections"]), events)
+
+
+def prepare_device(cell: dict[str, Any], devices: list[str]) -> torch.device:
+    """Seed everything and pick the one device; raises WorkerError for what this worker cannot do."""
+    if len(devices) != 1:
+        raise worker.WorkerError(
+            f"this worker trains on one device; the job gives it {len(devices)}: {devices}"
+        )
+    if cell["precision"] != "fp32":
+        raise worker.WorkerError(f"unknown precision {cell['precision']!r}; this worker has fp32")
+    random.seed(cell["seed"])
+    np.random.seed(cell["seed"])
+    torch.manual_seed(cell["seed"])
+    if cell["runtime"]["threads"]:
+        torch.set_num_threads(cell["runtime"]["threads"])
+    kind, _, index = devices[0].partition(":")
+    if kind == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available() or int(index) >= torch.cuda.device_count():
+        raise worker.WorkerError(f"the job wants {devices[0]}; torch sees {torch.cuda.device_count()} GPUs")
+    # fp32 means fp32: not the 10-bit TF32 that torch's convolutions would use from Ampere on.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.cuda.set_device(int(index))
+    return torch.device("cuda", int(index))
+
+
+def read_splits(job: dict[str, Any]) -> dict[str, Split]:
+    """The annotation files that the job's phases need: train to learn from, val to measure and evaluate on."""
+    phases, masks = job["phases"], job["cell"]["masks"]
+    needed = {"train": "train" in phases, "val": "infer" in phases or "evaluate" in phases}
+    splits = {}
+    for name in (name for name, is_needed in needed.items() if is_needed):
+        folder = job["dataset"][name]
+        # Only what is trained on needs masks: the harness scores the rest.
+        splits[name] = read_split(
+            Path(folder["images"]), Path(folder["annotations"]), masks and name == "train"
+        )
+        if not splits[name].samples:
+            raise worker.WorkerError(f"{folder['annotations']} has no images", kind="data")
+    return splits
+
+
+def prepare_model(job: dict[str, Any], splits: dict[str, Split], device: torch.device) -> nn.Module:
+    """The cell's detector on its device: to be trained, or loaded from the job's checkpoint."""
+    is_trained_here = "train" in job["phases"]
+    if not is_trained_here and not job["checkpoint"]:
+        raise worker.WorkerError(
+            "nothing to measure: the job neither trains nor names a checkpoint", kind="data"
+        )
+    num_classes = max(split.num_classes for split in splits.values())
+    model = build_detector(job["cell"], num_classes, load_backbone=is_trained_here)
+    if not is_trained_here:
+        load_detector(model, Path(job["checkpoint"]))
+    return model.to(device)
+
+
+def report_memory(device: torch.device, events: worker.EventWriter) -> None:
+    """Report what the allocator held at most; a CPU has no such allocator."""
+    if device.type != "cuda":
+        return
+    events.write(
+        "allocator_peak",
+        rank=0,
+        device=f"gpu:{device.index}",
+        allocated_bytes=torch.cuda.max_memory_allocated(device),
+        reserved_bytes=torch.cuda.max_memory_reserved(device),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(worker.run(main))

@@ -1,0 +1,59 @@
+"""Runs tests/worker_torchvision in the torchvision worker environment; arguments go to pytest.
+
+The environment is the one `zoo-bench run` uses, built by the same code. pytest is not part of it: it is
+installed into a folder of its own, from requirements/worker-tests.txt, and laid over the environment with
+PYTHONPATH, so that testing changes nothing of what a record's fingerprint speaks of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from zoo_bench.backends import find_backend, worker_variables
+from zoo_bench.environments import WorkerEnvironment, ensure_environment
+from zoo_bench.errors import ZooBenchError
+from zoo_bench.installer import uv_path, uv_variables
+from zoo_bench.machine_config import load_machine_config
+from zoo_bench.workspace import Workspace
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCK = ROOT / "requirements" / "worker-tests.txt"
+TESTS = ROOT / "tests" / "worker_torchvision"
+
+
+def main(arguments: list[str]) -> int:
+    """Build what is missing and run the tests; return pytest's exit code."""
+    workspace = Workspace.locate(ROOT)
+    try:
+        backend = find_backend("torchvision", workspace)
+        environment = ensure_environment(backend, workspace, load_machine_config(workspace), print)
+    except ZooBenchError as error:
+        print(f"{error.message}\n{error.hint}", file=sys.stderr)
+        return error.exit_code
+    overlay = ensure_overlay(environment, workspace)
+    variables = worker_variables()
+    variables["PYTHONPATH"] = os.pathsep.join([str(overlay), variables["PYTHONPATH"]])
+    command = [environment.python, "-m", "pytest", TESTS, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=variables, check=False).returncode
+
+
+def ensure_overlay(environment: WorkerEnvironment, workspace: Workspace) -> Path:
+    """Return the folder that holds pytest for this environment's Python; install it first where it is missing."""
+    made_from = f"{environment.python}\0{LOCK.read_text(encoding='utf-8')}"
+    name = hashlib.sha256(made_from.encode()).hexdigest()[:8]
+    folder = workspace.state / "worker-tests" / name
+    if not folder.is_dir():
+        beside = folder.with_name(f"{folder.name}.building-{os.getpid()}")
+        install = ["pip", "install", "--quiet", "--require-hashes", "--requirement", LOCK]
+        where = ["--python", environment.python, "--target", beside]
+        subprocess.run([uv_path(), *install, *where], env=uv_variables(), check=True)
+        beside.rename(folder)
+    return folder
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
