@@ -1,8 +1,8 @@
 """Metadata of the distribution, and what travels in the wheel beside the package.
 
-models/, templates/ and matrix.yaml lie at the top of the checkout, where people look for them. A wheel carries them
-as ``zoo_bench/_bundled/``, so that an empty folder with zoo-bench installed is a working zoo. An editable
-installation does not: there `zoo_bench.workspace.bundled_root` is the checkout itself.
+models/, templates/ and matrix.yaml lie at the top of the checkout, where people look for them. A wheel
+carries them as ``zoo_bench/_bundled/``, so that an empty folder with zoo-bench installed is a working zoo. An
+editable installation does not: there `zoo_bench.workspace.bundled_root` is the checkout itself.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class BuildWithBundle(build_py):
     """Builds the package and copies BUNDLED into it."""
 
     def run(self) -> None:
+        """Build, then copy; an editable installation has nothing to copy."""
         super().run()
         if not self.editable_mode:
             self._bundle(Path(self.build_lib) / "zoo_bench" / "_bundled")
@@ -98,6 +99,7 @@ setup(
             "ruff>=0.15",
             "types-psutil",
             "types-PyYAML",
+            "types-setuptools",
             "types-tabulate",
         ]
     },

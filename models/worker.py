@@ -99,7 +99,7 @@ class EventWriter:
         self.phase = "init"
 
     def write(self, event: str, **fields: Any) -> None:
-        """Write one event. Raises ValueError for an event the protocol does not have, or a number that is not finite."""
+        """Write one event. Raises ValueError for one the protocol lacks, or a number that is not finite."""
         if event not in EVENTS:
             raise ValueError(f"unknown event {event!r}; the protocol has {', '.join(EVENTS)}")
         record = {"event": event, "time_s": time.monotonic(), "unix_s": time.time(), "protocol": PROTOCOL}
@@ -114,6 +114,7 @@ class EventWriter:
         return time.monotonic() - self._last_write_s
 
     def close(self) -> None:
+        """Close the file."""
         os.close(self._descriptor)
 
 
@@ -178,7 +179,7 @@ def run(main: Callable[[Dict[str, Any], EventWriter], None], argv: Optional[List
     except KeyboardInterrupt as stop:
         events.write("run_stop", status="aborted")
         return 128 + getattr(stop, "signum", int(signal.SIGINT))
-    except Exception as error:  # every failure must reach the harness as an event
+    except Exception as error:  # noqa: BLE001 - every failure must reach the harness as an event
         traceback.print_exc(file=sys.stderr)
         message = str(error) or type(error).__name__
         events.write("error", phase=events.phase, kind=error_kind(error), message=message)
@@ -188,7 +189,7 @@ def run(main: Callable[[Dict[str, Any], EventWriter], None], argv: Optional[List
         events.close()
 
 
-def _raise_stopped(signum: int, frame: Any) -> None:
+def _raise_stopped(signum: int, _frame: Any) -> None:
     # The first signal stops the worker; a second one must not interrupt the report of the first.
     signal.signal(signum, signal.SIG_IGN)
     raise Stopped(signum)

@@ -61,9 +61,7 @@ def test_the_most_frequent_boxes_score_under_one_point(shapes: Path, grid_px: in
 
 
 @pytest.mark.parametrize("overlap", [0.5, 0.7])
-def test_boxes_chosen_to_meet_as_many_objects_as_they_can_score_under_one_point(
-    shapes: Path, overlap: float
-) -> None:
+def test_boxes_chosen_to_meet_as_many_objects_as_they_can_score_under_one_point(shapes: Path, overlap: float) -> None:
     """For each category 25 boxes, each the one that meets most of the training objects not met so far."""
     predictions: list[Prediction] = []
     for category in (1, 2, 3, 4):

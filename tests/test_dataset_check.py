@@ -221,9 +221,7 @@ def test_damage_in_the_annotations_is_an_error_of_its_kind(
         ),
     ],
 )
-def test_what_coco_itself_contains_is_a_warning(
-    dataset: Path, edit: Callable[[Content], Any], kind: str
-) -> None:
+def test_what_coco_itself_contains_is_a_warning(dataset: Path, edit: Callable[[Content], Any], kind: str) -> None:
     change(dataset, edit)
     report = check(dataset)
     assert report.ok

@@ -158,9 +158,7 @@ def test_where_there_is_nothing_to_find_there_is_no_number(tmp_path: Path, score
 
 
 @pytest.mark.parametrize("scorer", sorted(SCORERS))
-def test_only_the_chosen_images_count(
-    truth_file: Path, found: list[Entry], tmp_path: Path, scorer: str
-) -> None:
+def test_only_the_chosen_images_count(truth_file: Path, found: list[Entry], tmp_path: Path, scorer: str) -> None:
     content = json.loads(truth_file.read_text())
     chosen = [image["id"] for image in content["images"]][:10]
     smaller = {
@@ -192,9 +190,7 @@ def test_scoring_prints_nothing(
 def tiny_truth() -> dict[str, Any]:
     return {
         "images": [{"id": 7, "file_name": "a.jpg", "width": 40, "height": 20}],
-        "annotations": [
-            {"id": 1, "image_id": 7, "category_id": 1, "bbox": [2, 2, 10, 10], "area": 100, "iscrowd": 0}
-        ],
+        "annotations": [{"id": 1, "image_id": 7, "category_id": 1, "bbox": [2, 2, 10, 10], "area": 100, "iscrowd": 0}],
         "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
     }
 

@@ -99,9 +99,7 @@ def test_annotations_agree_with_pycocotools_to_the_pixel(small: Path, split: str
         assert int(reference.area(encoded)) == entry["area"] > 0
         assert reference.toBbox(encoded).tolist() == entry["bbox"]
         seen[entry["image_id"]] += reference.decode(encoded)
-    assert all(counts.max() <= 1 for counts in seen.values()), (
-        "masks are of what can be seen, so none overlap"
-    )
+    assert all(counts.max() <= 1 for counts in seen.values()), "masks are of what can be seen, so none overlap"
     assert set(kinds) == {"polygon", "rle 0", "rle 1"}
 
 
@@ -146,8 +144,7 @@ def test_some_objects_are_hidden_in_part_and_none_nearly_wholly(default: Path) -
 def test_the_splits_share_no_image(default: Path) -> None:
     pixels = {
         split: {
-            hashlib.sha256(np.asarray(Image.open(path)).tobytes()).hexdigest()
-            for path in (default / split).iterdir()
+            hashlib.sha256(np.asarray(Image.open(path)).tobytes()).hexdigest() for path in (default / split).iterdir()
         }
         for split in ("train", "val")
     }

@@ -10,12 +10,14 @@ that pip puts into .zoo-bench/uv. Standard library only and Python 3.6 syntax, s
 old can still say what to do.
 """
 
+import glob
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from typing import Dict, Iterator, List, Optional, Tuple
 
 OLDEST = (3, 10)
@@ -26,6 +28,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
 VENV_PYTHON = os.path.join(VENV, "bin", "python")
 STATE = os.path.join(ROOT, ".zoo-bench")
+OWN_UV = os.path.join(STATE, "uv", "bin", "uv")
 LOCK = os.path.join(ROOT, "requirements", "dev.txt")
 UV_LOCK = os.path.join(ROOT, "requirements", "uv.txt")
 STAMP = os.path.join(VENV, "zoo-bench-stamp")
@@ -77,27 +80,28 @@ def set_up() -> None:
     if os.path.exists(VENV_PYTHON) and read(STAMP) == stamp:
         return
     python, too_old = find_python(wanted)
-    uv = find_uv()
+    uv = find_uv() or (install_uv() if python else "")
     if os.path.exists(VENV):
         shutil.rmtree(VENV)
     make_venv(uv, python, too_old)
     say("installing the packages of requirements/dev.txt into .venv (once)")
     into = ["--python", VENV_PYTHON]
-    sync = [uv, "pip", "sync", *into, "--require-hashes", LOCK]
-    editable = [uv, "pip", "install", *into, "--no-deps", "--no-build-isolation", "--editable", ROOT]
-    for command in (sync, editable):
+    sync = ["pip", "sync", *into, "--require-hashes", LOCK]
+    editable = ["pip", "install", *into, "--no-deps", "--no-build-isolation", "--editable", ROOT]
+    for command in ([uv, *sync], [uv, *editable]):
         if run(command) != 0:
             raise SetupError("this failed, see above: " + " ".join(command))
     with open(STAMP, "w") as stream:
         stream.write(stamp)
 
 
-def make_venv(uv: str, python: Optional[str], too_old: List[str]) -> None:
+def make_venv(uv: str, python: str, too_old: List[str]) -> None:
     """Make an empty .venv; where no Python was found, uv may have one of its own or know where to get one."""
-    say(f"making .venv with {python or 'a Python of uv'}")
-    chosen = python or ">={}.{}".format(*OLDEST)
-    if run([uv, "venv", "--quiet", "--no-project", "--python", chosen, VENV]) == 0:
-        return
+    chosen = python or ">={}.{},<3.{}".format(*OLDEST, NEWEST_MINOR + 1)
+    if uv:
+        say(f"making .venv with {python or 'a Python of uv'}")
+        if run([uv, "venv", "--no-project", "--python", chosen, VENV]) == 0:
+            return
     if python:
         raise SetupError(f"uv could not make .venv with {python}, see above")
     found = ", ".join(too_old) or "none at all"
@@ -113,8 +117,8 @@ def fingerprint(wanted: str) -> str:
     return digest.hexdigest()
 
 
-def find_python(wanted: str) -> Tuple[Optional[str], List[str]]:
-    """Return a Python that is new enough, or None and those that are not.
+def find_python(wanted: str) -> Tuple[str, List[str]]:
+    """Return a Python that is new enough, or "" and those that are not.
 
     Raises SetupError when the one that was asked for, `wanted`, will not do.
     """
@@ -131,7 +135,7 @@ def find_python(wanted: str) -> Tuple[Optional[str], List[str]]:
             return path, []
         if version:
             too_old.append("{} ({}.{})".format(candidate, *version))
-    return None, too_old
+    return "", too_old
 
 
 def candidates() -> List[str]:
@@ -158,12 +162,14 @@ def ask(python: str) -> Tuple[Tuple[int, ...], str]:
 
 
 def find_uv() -> str:
-    """Return the path of uv; install it into .zoo-bench/uv where there is none. Raises SetupError."""
-    folder = os.path.join(STATE, "uv")
-    own = os.path.join(folder, "bin", "uv")
-    for path in (shutil.which("uv"), own):
-        if path and uv_version(path) >= OLDEST_UV:
-            return path
+    """Return the path of uv: of the one on the PATH, or one installed here before; "" without one."""
+    paths = (shutil.which("uv") or "", OWN_UV)
+    return next((path for path in paths if uv_version(path) >= OLDEST_UV), "")
+
+
+def install_uv() -> str:
+    """Install uv into .zoo-bench/uv with any pip there is, and return its path. Raises SetupError."""
+    folder = os.path.dirname(os.path.dirname(OWN_UV))
     say("installing uv into .zoo-bench/uv")
     os.makedirs(STATE, exist_ok=True)
     tried = []
@@ -172,9 +178,9 @@ def find_uv() -> str:
         # A target of its own is allowed where the system's Python is marked as externally managed (PEP 668).
         command = [*pip, "install", "--no-deps", "--only-binary", ":all:", "--require-hashes", "-r", UV_LOCK]
         printed = attempt([*command, "--target", folder])
-        if uv_version(own) >= OLDEST_UV:
-            return own
-        tried.append("$ {}\n{}".format(" ".join(command), printed))
+        if uv_version(OWN_UV) >= OLDEST_UV:
+            return OWN_UV
+        tried.append("$ {}\n{}".format(" ".join(command), "\n".join(printed.splitlines()[-4:])))
     raise SetupError("{}\n{}".format("\n".join(tried) or "no Python here has pip or ensurepip", INSTALL_UV))
 
 
@@ -185,7 +191,7 @@ def uv_version(path: str) -> Tuple[int, ...]:
 
 
 def pips() -> Iterator[List[str]]:
-    """Yield commands that run pip: that of any Python here, then one that ensurepip makes."""
+    """Yield commands that run pip: that of any Python here, one that ensurepip makes, Debian's."""
     for python in candidates():
         if attempt([python, "-m", "pip", "--version"]).startswith("pip "):
             yield [python, "-m", "pip"]
@@ -196,13 +202,37 @@ def pips() -> Iterator[List[str]]:
         attempt([python, "-m", "venv", folder])
         if attempt([made, "-m", "pip", "--version"]).startswith("pip "):
             yield [made, "-m", "pip"]
+    pip = debian_pip()
+    if pip:
+        for python in candidates():
+            yield [python, pip]
 
 
-def attempt(command: List[str]) -> str:
-    """Run a command that may fail or not exist; return what it printed."""
+def debian_pip() -> str:
+    """Return the folder of a pip that runs without being installed, "" where there is none.
+
+    Debian and Ubuntu leave pip and ensurepip out of python3. Their package of pip's wheel can be fetched and
+    unpacked without being root.
+    """
+    folder = os.path.join(STATE, "debian-pip")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    attempt(["apt-get", "download", "python3-pip-whl"], folder)
+    for package in glob.glob(os.path.join(folder, "*.deb")):
+        attempt(["dpkg-deb", "--extract", package, folder])
+    for wheel in glob.glob(os.path.join(folder, "usr", "share", "python-wheels", "pip-*.whl")):
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder)
+        return os.path.join(folder, "pip")
+    return ""
+
+
+def attempt(command: List[str], folder: str = ROOT) -> str:
+    """Run a command that may fail or not exist, in `folder`; return what it printed."""
     try:
         done = subprocess.run(
             command,
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -222,15 +252,13 @@ def run(command: List[str]) -> int:
 def variables() -> Dict[str, str]:
     """Return the user's variables (mirrors, proxies) without those that point at another environment."""
     foreign = ("VIRTUAL_ENV", "CONDA_PREFIX", "UV_SYSTEM_PYTHON", "UV_PYTHON", "PIP_TARGET", "PIP_PREFIX")
-    kept = {
-        key: value for key, value in os.environ.items() if key not in foreign and not key.startswith("PYTHON")
-    }
+    kept = {key: value for key, value in os.environ.items() if key not in foreign and not key.startswith("PYTHON")}
     kept["PIP_USER"] = "0"
     kept["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
     for certificates in SYSTEM_CERTIFICATES:
         if os.path.exists(certificates):
             kept.setdefault("SSL_CERT_FILE", certificates)
-    if not os.access(os.path.expanduser("~"), os.W_OK):
+    if not os.access(kept.get("HOME") or "/nonexistent", os.W_OK):
         kept.setdefault("UV_CACHE_DIR", os.path.join(STATE, "uv-cache"))
     return kept
 

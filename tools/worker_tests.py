@@ -37,20 +37,20 @@ def main(arguments: list[str]) -> int:
     overlay = ensure_overlay(environment, workspace)
     variables = worker_variables()
     variables["PYTHONPATH"] = os.pathsep.join([str(overlay), variables["PYTHONPATH"]])
-    command = [environment.python, "-m", "pytest", TESTS, *arguments]
+    command = [str(environment.python), "-m", "pytest", str(TESTS), *arguments]
     return subprocess.run(command, cwd=ROOT, env=variables, check=False).returncode
 
 
 def ensure_overlay(environment: WorkerEnvironment, workspace: Workspace) -> Path:
-    """Return the folder that holds pytest for this environment's Python; install it first where it is missing."""
+    """Return the folder that holds pytest for this environment's Python; install it first if need be."""
     made_from = f"{environment.python}\0{LOCK.read_text(encoding='utf-8')}"
     name = hashlib.sha256(made_from.encode()).hexdigest()[:8]
     folder = workspace.state / "worker-tests" / name
     if not folder.is_dir():
         beside = folder.with_name(f"{folder.name}.building-{os.getpid()}")
-        install = ["pip", "install", "--quiet", "--require-hashes", "--requirement", LOCK]
-        where = ["--python", environment.python, "--target", beside]
-        subprocess.run([uv_path(), *install, *where], env=uv_variables(), check=True)
+        install = ["pip", "install", "--quiet", "--require-hashes", "--requirement", str(LOCK)]
+        where = ["--python", str(environment.python), "--target", str(beside)]
+        subprocess.run([uv_path(), *install, *where], env=uv_variables(workspace.state / "uv-cache"), check=True)
         beside.rename(folder)
     return folder
 

@@ -44,9 +44,7 @@ class Variant(Strict):
         default=None,
         description="requirements with hashes, relative to the folder; none: zoo-bench's own interpreter",
     )
-    disk_bytes: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="what the environment takes on disk"
-    )
+    disk_bytes: Annotated[int, Field(ge=0)] = Field(default=0, description="what the environment takes on disk")
 
 
 class BackendSpec(Strict):
@@ -85,9 +83,7 @@ class Backend:
         """
         wanted = name or self.spec.default_variant
         if wanted not in self.spec.variants:
-            raise ConfigError(
-                f"backend '{self.name}' has no variant '{wanted}'", nearest(wanted, self.spec.variants)
-            )
+            raise ConfigError(f"backend '{self.name}' has no variant '{wanted}'", nearest(wanted, self.spec.variants))
         return self.spec.variants[wanted]
 
     def lock_path(self, variant: Variant) -> Path | None:
@@ -110,21 +106,17 @@ def find_backend(name: str, workspace: Workspace) -> Backend:
     """Return a backend of the workspace, or of the installation where the workspace has no such one.
 
     Raises:
-        ConfigError: there is no such backend, or its backend.yaml is wrong (with every problem, file and line).
+        ConfigError: there is no such backend, or its backend.yaml is wrong (every problem of it).
     """
     places = _places(workspace)
     if name not in places:
-        raise ConfigError(
-            f"there is no backend '{name}' under {workspace.root / 'models'}", nearest(name, places)
-        )
+        raise ConfigError(f"there is no backend '{name}' under {workspace.root / 'models'}", nearest(name, places))
     folder = places[name]
     spec = load_model(folder / SPEC_NAME, BackendSpec)
     if spec.name != name:
-        raise ConfigError(
-            f"{folder / SPEC_NAME}: name: expected '{name}', the folder's name, found '{spec.name}'"
-        )
+        raise ConfigError(f"{folder / SPEC_NAME}: name: expected '{name}', the folder's name, found '{spec.name}'")
     if not (folder.parent / "__init__.py").is_file():
-        # Without it Python would take the installation's models/ first, and run another backend of the same name.
+        # Without it Python would take the installation's models/ first, and its backend of the same name.
         raise ConfigError(
             f"{folder.parent} lacks __init__.py, so Python would not look for backends there",
             f"copy it: cp {bundled_root() / 'models' / '__init__.py'} {folder.parent}",
@@ -150,7 +142,7 @@ def _places(workspace: Workspace) -> dict[str, Path]:
 
 
 def sources_sha256(backend: Backend) -> str:
-    """Return the SHA-256 (hex) over what a worker runs: models/worker.py, and *.py and backend.yaml of its folder.
+    """Return the SHA-256 (hex) over what a worker runs: worker.py, and *.py and backend.yaml of its folder.
 
     Each file counts with its path below models/ and its content. Locks have a digest of their own.
     """
@@ -158,10 +150,7 @@ def sources_sha256(backend: Backend) -> str:
     shared = own if own.is_file() else bundled_root() / "models" / "worker.py"
     files = {"worker.py": shared, f"{backend.name}/{SPEC_NAME}": backend.folder / SPEC_NAME}
     files.update(
-        {
-            f"{backend.name}/{path.relative_to(backend.folder).as_posix()}": path
-            for path in backend.folder.rglob("*.py")
-        }
+        {f"{backend.name}/{path.relative_to(backend.folder).as_posix()}": path for path in backend.folder.rglob("*.py")}
     )
     digest = hashlib.sha256()
     for name, path in sorted(files.items()):
@@ -173,8 +162,8 @@ def sources_sha256(backend: Backend) -> str:
 def worker_variables() -> dict[str, str]:
     """Return the environment variables a worker's interpreter starts with.
 
-    They are the user's, without what would reach into another Python's packages. The installed models/ is on the
-    path after the working directory, so that a workspace which holds only its own backend finds models/worker.py.
+    They are the user's, without what would reach into another Python's packages. The installed models/ is on
+    the path after the working directory, so that a workspace with only a backend of its own finds worker.py.
     """
     variables = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     variables["PYTHONPATH"] = str(bundled_root())

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from zoo_bench.errors import ZooBenchError
-
 
 
 def _exit(code: int) -> None:
@@ -34,17 +33,23 @@ data_app = typer.Typer(no_args_is_help=True, help="Make and check datasets.")
 app.add_typer(data_app, name="data")
 
 Root = Annotated[
-    Optional[Path], typer.Option("--root", help="The workspace. Default: the folder of matrix.yaml.", show_default=False)
+    Path | None,
+    typer.Option("--root", help="The workspace. Default: the folder of matrix.yaml.", show_default=False),
 ]
 MatrixFile = Annotated[
-    Optional[Path],
-    typer.Option("--matrix", help="Default: matrix.yaml here, else the one that came with zoo-bench.", show_default=False),
+    Path | None,
+    typer.Option(
+        "--matrix",
+        help="Default: matrix.yaml here, else the one that came with zoo-bench.",
+        show_default=False,
+    ),
 ]
 ProfileName = Annotated[
-    Optional[str], typer.Option("--profile", help="A profile of the matrix. Default: its default_profile.", show_default=False)
+    str | None,
+    typer.Option("--profile", help="A profile of the matrix. Default: its default_profile.", show_default=False),
 ]
 Select = Annotated[
-    Optional[str],
+    str | None,
     typer.Option(
         "--select",
         help="Only these cells: globs over ids or key=glob terms, separated by spaces; "
@@ -52,14 +57,18 @@ Select = Annotated[
         show_default=False,
     ),
 ]
-Skip = Annotated[Optional[str], typer.Option("--skip", help="Not these cells; written like --select.", show_default=False)]
+Skip = Annotated[str | None, typer.Option("--skip", help="Not these cells; written like --select.", show_default=False)]
 Force = Annotated[bool, typer.Option("--force", help="Run fresh cells again.")]
-Gpus = Annotated[Optional[int], typer.Option("--gpus", min=0, help="GPUs for each cell, in place of the matrix's; 0: the CPU.")]
+Gpus = Annotated[
+    int | None,
+    typer.Option("--gpus", min=0, help="GPUs for each cell, in place of the matrix's; 0: the CPU."),
+]
 Phases = Annotated[
-    Optional[str], typer.Option("--phases", help="Some of train,infer,evaluate. Default: what the matrix says.", show_default=False)
+    str | None,
+    typer.Option("--phases", help="Some of train,infer,evaluate. Default: what the matrix says.", show_default=False),
 ]
 CheckpointFile = Annotated[
-    Optional[Path],
+    Path | None,
     typer.Option("--checkpoint", help="Measure this model: use with --phases infer,evaluate.", show_default=False),
 ]
 
@@ -134,7 +143,9 @@ def render(root: Root = None, matrix: MatrixFile = None, profile: ProfileName = 
 def doctor(
     root: Root = None,
     matrix: MatrixFile = None,
-    fix: Annotated[bool, typer.Option("--fix", help="Build missing worker environments and generate datasets.")] = False,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Build missing worker environments and generate datasets.")
+    ] = False,
 ) -> int:
     """Show what this machine has and lacks for every profile, and the command that supplies what is missing."""
     from zoo_bench.commands.doctor import doctor as command
@@ -148,7 +159,7 @@ def data_shapes(
     root: Root = None,
     matrix: MatrixFile = None,
     name: Annotated[str, typer.Option(help="Which generated dataset of the matrix.")] = "shapes",
-    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Folder to make.", show_default=False)] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to make.", show_default=False)] = None,
 ) -> int:
     """Generate a declared shapes dataset: images and COCO annotations, the same bytes on every machine."""
     from zoo_bench.commands.data import shapes as command

@@ -108,14 +108,8 @@ def _check_box(box: Any, where: str, findings: Findings) -> None:
 
 def _check_mask(rle: Any, size: tuple[int, int] | None, where: str, findings: Findings) -> None:
     """Everything about a mask but its runs."""
-    if (
-        not isinstance(rle, dict)
-        or not isinstance(rle.get("counts"), str)
-        or not isinstance(rle.get("size"), list)
-    ):
-        findings.error(
-            "malformed segmentation", f"{where}: not run lengths with a size and a string of counts"
-        )
+    if not isinstance(rle, dict) or not isinstance(rle.get("counts"), str) or not isinstance(rle.get("size"), list):
+        findings.error("malformed segmentation", f"{where}: not run lengths with a size and a string of counts")
     elif size is not None and tuple(rle["size"]) != size:
         case = f"{where}: size {rle['size']}, the image is {list(size)} (height, width)"
         findings.error("segmentation of another size than its image", case)
@@ -127,9 +121,7 @@ def _check_masks(entries: list[Any], findings: Findings) -> None:
         return
     from zoo_bench.datasets.masks import compressed_rle_faults  # and with it numpy, only where it is needed
 
-    masks = [
-        (position, entry["segmentation"]) for position, entry in enumerate(entries) if "segmentation" in entry
-    ]
+    masks = [(position, entry["segmentation"]) for position, entry in enumerate(entries) if "segmentation" in entry]
     pixels = [rle["size"][0] * rle["size"][1] for _, rle in masks]
     faults = compressed_rle_faults([rle["counts"] for _, rle in masks], pixels)
     for (position, _), fault in zip(masks, faults, strict=True):

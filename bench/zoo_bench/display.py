@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from zoo_bench.events import Event
 from zoo_bench.plan import PlannedCell
@@ -21,7 +22,7 @@ class Pace:
     """How far the running cell is, and how long the rest of it and of the matrix will take.
 
     `expected_s` are the durations of earlier runs by cell id; a cell without one is expected to take as long as the
-    mean of the cells that ended in this session.
+    mean of the cells that ended in this session or, before any has, as the running one will at least.
     """
 
     def __init__(self, planned: Sequence[PlannedCell], expected_s: dict[str, float]) -> None:
@@ -69,15 +70,14 @@ class Pace:
 
     def matrix_eta_s(self) -> float | None:
         """Seconds until the last cell ends; None while there is nothing to go by."""
-        total = 0.0
-        for index, planned in enumerate(self._waiting[self.done :]):
-            mean = sum(self._took_s) / len(self._took_s) if self._took_s else None
-            expected = self._expected_s.get(planned.cell.id, mean)
-            if expected is None:
-                return None
-            running = index == 0
-            total += max(expected - (time.monotonic() - self._started_s), 0.0) if running else expected
-        return total
+        spent_s = time.monotonic() - self._started_s
+        phase_eta_s = self.phase_eta_s()
+        so_far = [*self._took_s] or ([spent_s + phase_eta_s] if phase_eta_s is not None else [])
+        if not so_far:
+            return None
+        typical_s = sum(so_far) / len(so_far)
+        rest_s = [self._expected_s.get(cell.cell.id, typical_s) for cell in self._waiting[self.done :]]
+        return sum(rest_s) - min(spent_s, rest_s[0]) if rest_s else 0.0
 
 
 def format_s(seconds: float | None) -> str:
@@ -104,7 +104,7 @@ class PlainDisplay:
     def __exit__(self, *exception: object) -> None:
         pass
 
-    def cell_started(self, planned: PlannedCell, run_id: str, log: Path) -> None:
+    def cell_started(self, planned: PlannedCell, log: Path) -> None:
         """Name the cell, why it runs, and its log."""
         self._pace.start()
         number = f"[{self._pace.done + 1}/{self._pace.cells}]"
@@ -126,7 +126,9 @@ class PlainDisplay:
     def cell_ended(self, record: Record) -> None:
         """Say how the cell ended."""
         self._pace.end()
-        self._say(f"    {record.status} in {format_s(record.duration_s)}{f': {record.reason}' if record.reason else ''}")
+        self._say(
+            f"    {record.status} in {format_s(record.duration_s)}{f': {record.reason}' if record.reason else ''}"
+        )
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -149,9 +151,9 @@ class LiveDisplay(PlainDisplay):
     def __exit__(self, *exception: object) -> None:
         self._bars.stop()
 
-    def cell_started(self, planned: PlannedCell, run_id: str, log: Path) -> None:
+    def cell_started(self, planned: PlannedCell, log: Path) -> None:
         """Begin a new bar for the cell."""
-        super().cell_started(planned, run_id, log)
+        super().cell_started(planned, log)
         if self._cell is not None:
             self._bars.remove_task(self._cell)
         self._cell = self._bars.add_task(planned.cell.id.split("/", 1)[1], total=None, note="starting")
@@ -189,9 +191,25 @@ def make_display(console: Console, pace: Pace) -> PlainDisplay:
     return LiveDisplay(console, pace) if console.is_terminal else PlainDisplay(console, pace)
 
 
+def plain_table(title: str | None = None) -> Table:
+    """Return an empty table that leaves its width to the words: no lines between them."""
+    return Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+
+
+def short_names(cell_ids: Sequence[str]) -> dict[str, str]:
+    """Return how a table calls each cell: without the backend where all have the same."""
+    backends = {cell_id.split("/", 1)[0] for cell_id in cell_ids}
+    return {cell_id: cell_id if len(backends) > 1 else cell_id.split("/", 1)[1] for cell_id in cell_ids}
+
+
 def bar(console: Console, what: str) -> tuple[Progress, Callable[[int, int], None]]:
     """Return a progress bar (to be entered) and the function that moves it: done, of how many."""
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     progress = Progress(*columns, console=console, disable=not console.is_terminal)
     task = progress.add_task(what, total=None)
     return progress, lambda done, total: progress.update(task, completed=done, total=total)

@@ -1,8 +1,8 @@
-"""Worker environments: one code path, through uv, from a lock with hashes to an interpreter that runs a worker.
+"""Worker environments: one code path, through uv, from a lock with hashes to an interpreter.
 
-An environment lies in ``<workspace>/.zoo-bench/envs/<backend>-<variant>-<first 8 of the lock's SHA-256>``, its log
-beside it. It is built beside that folder and renamed into place, so a build that was killed is never taken for a good
-one, and a uv that outlived its killed parent writes into a folder nobody uses.
+An environment lies in ``<workspace>/.zoo-bench/envs/<backend>-<variant>-<8 digits of the lock's SHA-256>``,
+its log beside it. It is built beside that folder and renamed into place, so a build that was killed is never
+taken for a good one, and a uv that outlived its killed parent writes into a folder nobody uses.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ Source = Literal["built", "harness", "machine"]
 class EnvironmentStatus:
     """What there is of a worker environment, found without building anything.
 
-    `source`: built from a lock, the harness's own interpreter, or named in the machine configuration. `python` is
-    the interpreter to run; it exists when `ready`. `detail` says what it is, or what is missing.
+    `source`: built from a lock, the harness's own interpreter, or named in the machine configuration.
+    `python` is the interpreter to run; it exists when `ready`. `detail` says what it is, or what is missing.
     """
 
     backend: str
@@ -74,6 +74,10 @@ class _Place:
     @property
     def log(self) -> Path:
         return self.folder.with_name(f"{self.folder.name}.log")
+
+    @property
+    def cache(self) -> Path:
+        return self.folder.parent.parent / "uv-cache"
 
     @property
     def file_lock(self) -> Path:
@@ -195,12 +199,10 @@ def _build(label: str, variant: Variant, lock: Path, place: _Place, progress: Pr
     progress(f"{label}: installing {variant.about}{size}; once, log in {place.log}")
     building = _Place(place.beside)
     with place.log.open("w", encoding="utf-8") as log:
-        _install(Installer(label, place.log, progress, log.write), variant, lock, building)
+        _install(Installer(label, place.cache, place.log, progress, log.write), variant, lock, building)
     version = interpreter_version(building.python)
     if version is None:
-        raise EnvironmentBuildError(
-            f"{label}: {building.python} does not run after the build", f"read {place.log}"
-        )
+        raise EnvironmentBuildError(f"{label}: {building.python} does not run after the build", f"read {place.log}")
     (building.folder / MARKER).write_text(json.dumps({"python": version}) + "\n", encoding="utf-8")
     if place.folder.exists():
         shutil.rmtree(place.folder)
@@ -213,8 +215,8 @@ def _install(uv: Installer, variant: Variant, lock: Path, building: _Place) -> N
     # Relocatable, because the folder is renamed when it is complete.
     uv.run(
         ("venv", "--relocatable", "--no-project", "--python", python, str(building.folder)),
-        f"install a Python {variant.python} (apt-get install python{newest(variant.python)}, or pyenv install "
-        f"{newest(variant.python)}), or name one that has the packages in machine.yaml, under backends",
+        f"install a Python {variant.python} (apt-get install python{newest(variant.python)}, or pyenv "
+        f"install {newest(variant.python)}); or name one that has the packages in machine.yaml",
     )
     uv.run(
         ("pip", "sync", "--python", str(building.python), "--require-hashes", str(lock)),

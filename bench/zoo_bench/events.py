@@ -10,8 +10,24 @@ from typing import Any
 
 PROTOCOL = 1
 EVENTS = frozenset(
-    "init_start init_stop run_start epoch_start step epoch_stop checkpoint_saved infer_step eval_start eval_step "
-    "eval_stop eval_result allocator_peak heartbeat error run_stop".split()
+    [
+        "init_start",
+        "init_stop",
+        "run_start",
+        "epoch_start",
+        "step",
+        "epoch_stop",
+        "checkpoint_saved",
+        "infer_step",
+        "eval_start",
+        "eval_step",
+        "eval_stop",
+        "eval_result",
+        "allocator_peak",
+        "heartbeat",
+        "error",
+        "run_stop",
+    ]
 )
 
 # The numbers an event is worthless without; a line that lacks one is malformed.

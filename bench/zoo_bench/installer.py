@@ -14,8 +14,8 @@ from zoo_bench.errors import EnvironmentBuildError
 Progress = Callable[[str], None]
 LOG_LINES_SHOWN = 12
 TOLD = ("Downloading", "Building", "Prepared", "Installed")
-# The certificates of Debian and Alpine, of Fedora and Red Hat, and of SUSE. uv trusts a list of its own, which lacks
-# the root of an organisation whose proxy signs again what it passes on; the system's has it.
+# The certificates of Debian and Alpine, of Fedora and Red Hat, and of SUSE. uv trusts a list of its own,
+# which lacks the root of an organisation whose proxy signs again what it passes on; the system's has it.
 SYSTEM_CERTIFICATES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -27,9 +27,13 @@ FOREIGN = ("VIRTUAL_ENV", "CONDA_PREFIX", "UV_SYSTEM_PYTHON", "UV_PYTHON", "UV_T
 
 @dataclass(frozen=True)
 class Installer:
-    """Runs uv with its output in the log and what a user wants to see of it in the progress."""
+    """Runs uv with its output in the log and what a user wants to see of it in the progress.
+
+    `cache` is where uv keeps downloads when there is no home directory to keep them in.
+    """
 
     label: str
+    cache: Path
     log_path: Path
     progress: Progress
     log: Callable[[str], object]
@@ -49,7 +53,7 @@ class Installer:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=uv_variables(),
+            env=uv_variables(self.cache),
         ) as process:
             for line in process.stdout or ():
                 self.log(line)
@@ -71,12 +75,15 @@ def uv_path() -> str:
     return find_uv_bin()
 
 
-def uv_variables() -> dict[str, str]:
-    """Return the environment variables for uv: the user's (mirrors, proxies and caches count), made safe."""
-    variables = {
-        key: value for key, value in os.environ.items() if key not in FOREIGN and not key.startswith("PYTHON")
-    }
+def uv_variables(cache: Path) -> dict[str, str]:
+    """Return the environment variables for uv: the user's (mirrors, proxies and caches count), made safe.
+
+    `cache` is used where there is no home directory that can be written to.
+    """
+    variables = {key: value for key, value in os.environ.items() if key not in FOREIGN and not key.startswith("PYTHON")}
     certificates = next((path for path in SYSTEM_CERTIFICATES if os.path.exists(path)), None)
     if certificates:
         variables.setdefault("SSL_CERT_FILE", certificates)
+    if not os.access(variables.get("HOME") or "/nonexistent", os.W_OK):
+        variables.setdefault("UV_CACHE_DIR", str(cache))
     return variables

@@ -30,18 +30,17 @@ def satisfies(version: Version, wanted: str) -> bool:
     """Tell whether a Python of this major and minor version is among `wanted`, such as ``>=3.10,<3.14``."""
     clauses = (_CLAUSE.fullmatch(text) for text in wanted.split(","))
     return all(
-        clause is not None and _OPERATORS[clause[1]](version, (int(clause[2]), int(clause[3])))
-        for clause in clauses
+        clause is not None and _OPERATORS[clause[1]](version, (int(clause[2]), int(clause[3]))) for clause in clauses
     )
 
 
 def newest(wanted: str) -> str:
-    """Return the newest Python among `wanted` that this code knows of, such as ``3.13``: an example for a message."""
+    """Return the newest Python among `wanted` that this code knows of, such as ``3.13``, for a message."""
     return f"3.{next(iter(_minors(wanted)), NEWEST_MINOR)}"
 
 
 def find_interpreter(wanted: str) -> Path | None:
-    """Return an interpreter among `wanted`: our own, else one on PATH, else one that pyenv installed; else None."""
+    """Return an interpreter among `wanted`: our own, else one on PATH or of pyenv; None without one."""
     if satisfies(sys.version_info[:2], wanted):
         return Path(sys.executable)
     return next((path for path in _candidates(wanted) if _fits(path, wanted)), None)
@@ -60,7 +59,7 @@ def interpreter_version(python: Path) -> Version | None:
 
 
 def _fits(python: Path, wanted: str) -> bool:
-    # What a name promises is not what runs: a pyenv shim called python3.12 fails unless that version is active.
+    # A name promises nothing: a pyenv shim called python3.12 fails unless that version is active.
     version = interpreter_version(python)
     return version is not None and satisfies(version, wanted)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -154,7 +155,5 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):  # everyone has gone already, which is what was wanted
         os.killpg(group, number)
-    except ProcessLookupError:
-        pass  # everyone has gone already, which is what was wanted

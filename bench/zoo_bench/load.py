@@ -99,7 +99,11 @@ def _universe(matrix: Matrix) -> Iterator[CellName]:
     for profile in matrix.profiles.values():
         backends.update(profile.axes.backend or ())
     everything = itertools.product(
-        sorted(backends), matrix.detectors.items(), matrix.backbones, matrix.schedules, matrix.datasets.items()
+        sorted(backends),
+        matrix.detectors.items(),
+        matrix.backbones,
+        matrix.schedules,
+        matrix.datasets.items(),
     )
     for backend, (detector, declared), backbone, schedule, (name, dataset) in everything:
         yield CellName(backend, detector, declared.family, declared.neck, backbone, schedule, name, dataset.label)

@@ -90,7 +90,7 @@ def describe_limits(folder: Path) -> Limits:
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Return the processor's name as its maker gives it, or the architecture where the system does not tell."""
+    """Return the processor's name as its maker gives it, or the architecture where that is not told."""
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
             key, _, value = line.partition(":")

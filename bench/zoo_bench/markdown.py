@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
 from urllib.parse import quote
@@ -15,7 +14,7 @@ SPECIAL = re.compile(r"([\\`*\[\]|])")
 def escape(value: object) -> str:
     """Return `value` as one line of literal Markdown text: no table cell, link, tag or footnote can start in it."""
     line = " ".join("".join(char if char.isprintable() else " " for char in str(value)).split())
-    return SPECIAL.sub(r"\\\1", html.escape(line, quote=False))
+    return SPECIAL.sub(r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;"))
 
 
 def link(text: str, target: str) -> str:
@@ -25,9 +24,7 @@ def link(text: str, target: str) -> str:
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a pipe table with centred columns. The strings are Markdown already."""
-    return tabulate(
-        rows, headers=headers, tablefmt="pipe", colalign=["center"] * len(headers), disable_numparse=True
-    )
+    return tabulate(rows, headers=headers, tablefmt="pipe", colalign=["center"] * len(headers), disable_numparse=True)
 
 
 class Footnotes:

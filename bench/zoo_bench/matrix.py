@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
+
 from zoo_bench.errors import ConfigError, nearest
 from zoo_bench.recipe import Count, Name, PartialSchedule, PartialValues, Positive, Strict
 

@@ -8,8 +8,8 @@ from typing import Final
 
 from zoo_bench.events import Event
 from zoo_bench.executors.local import Outcome
-from zoo_bench.record import Status
 from zoo_bench.recipe import PHASES, Phase
+from zoo_bench.record import Status
 
 ERROR_STATUS: Final[dict[str, Status]] = {"out_of_memory": "out_of_memory", "diverged": "diverged"}
 

@@ -49,7 +49,10 @@ def parse_phases(text: str | None) -> tuple[Phase, ...] | None:
     words = [word.strip() for word in text.split(",") if word.strip()]
     unknown = [word for word in words if word not in PHASES]
     if unknown or not words:
-        raise ConfigError(f"--phases {text}: {unknown[0] if unknown else 'nothing'!r} is no phase", f"phases: {', '.join(PHASES)}")
+        raise ConfigError(
+            f"--phases {text}: {unknown[0] if unknown else 'nothing'!r} is no phase",
+            f"phases: {', '.join(PHASES)}",
+        )
     return tuple(phase for phase in PHASES if phase in words)
 
 

@@ -29,9 +29,7 @@ def check(session: Session, cells: Sequence[Cell], machine: MachineInfo) -> None
 def fitting_profiles(session: Session, machine: MachineInfo) -> list[str]:
     """Return the profiles of the matrix whose cells could all run here."""
     return [
-        name
-        for name in session.matrix.profiles
-        if not shortcomings(session, expand(session.matrix, name), machine)
+        name for name in session.matrix.profiles if not shortcomings(session, expand(session.matrix, name), machine)
     ]
 
 

@@ -61,7 +61,8 @@ def probe_backend(backend: Backend, python: Path) -> Probe | None:
     if done.returncode != 0:
         said = "\n".join(f"  {line}" for line in done.stderr.splitlines()[-LINES_SHOWN:])
         raise EnvironmentBuildError(
-            f"{backend.name}: the worker environment does not work; {' '.join(command)} (in {backend.root}) said:\n{said}",
+            f"{backend.name}: the worker environment does not work; in {backend.root},\n"
+            f"{' '.join(command)} said:\n{said}",
             _advice(backend, python),
         )
     return _read(backend, done.stdout, command)
@@ -74,11 +75,11 @@ def _read(backend: Backend, printed: str, command: list[str]) -> Probe:
         return Probe.model_validate(json.loads(last))
     except (json.JSONDecodeError, ValidationError):
         raise EnvironmentBuildError(
-            f"{backend.name}: {' '.join(command)} printed no JSON object with 'versions' on its last line: {last[:200]!r}"
+            f"{backend.name}: {' '.join(command)} printed no JSON object with 'versions': {last[:200]!r}"
         ) from None
 
 
 def _advice(backend: Backend, python: Path) -> str:
     if (python.parent.parent / "zoo-bench.json").is_file():
         return f"remove {python.parent.parent} and zoo-bench builds it again"
-    return f"install what the worker of '{backend.name}' needs there, or name another interpreter in machine.yaml"
+    return f"install what the worker of '{backend.name}' needs there, or name another in machine.yaml"

@@ -13,9 +13,7 @@ from zoo_bench.evaluate import CocoScores
 from zoo_bench.measure import InferTiming, Memory, TrainTiming
 from zoo_bench.recipe import Phase, Strict
 
-Status = Literal[
-    "succeeded", "failed", "out_of_memory", "timed_out", "hung", "diverged", "interrupted", "quarantined"
-]
+Status = Literal["succeeded", "failed", "out_of_memory", "timed_out", "hung", "diverged", "interrupted", "quarantined"]
 
 
 class Inputs(Strict):

@@ -16,7 +16,7 @@ from zoo_bench.markdown import Footnotes, escape, link, table
 from zoo_bench.matrix import Matrix
 from zoo_bench.measure import Memory
 from zoo_bench.record import Record
-from zoo_bench.table import Column, Row, build_row, untimed_fps
+from zoo_bench.table import Column, Row, build_row
 
 TEMPLATE = "model_zoo.md.j2"
 GIB = 2**30
@@ -50,7 +50,7 @@ def render(
     profile_name: str | None,
     records: Sequence[Record],
     template_folders: Sequence[Path],
-    available: Callable[[str], bool] = lambda file: False,
+    available: Callable[[str], bool] = lambda _: False,
 ) -> str:
     """Return the Markdown document for a profile's cells.
 
@@ -67,7 +67,7 @@ def render(
     used = [record for row in rows for record in row.records]
     notes = Footnotes()
     sections = [
-        _section(matrix, detector, [row for row in rows if row.cell.detector == detector], records, notes, available)
+        _section(matrix, detector, [row for row in rows if row.cell.detector == detector], notes, available)
         for detector in dict.fromkeys(cell.detector for cell in cells)
     ]
     environment = ImmutableSandboxedEnvironment(
@@ -92,14 +92,15 @@ def render(
     except TemplateError as error:
         line = getattr(error, "lineno", None)
         where = f"{getattr(error, 'name', None) or TEMPLATE}{f':{line}' if line else ''}"
-        raise ConfigError(f"templates/{where}: {error.message or error}", "docs/rendering.md lists what a template can use") from None
+        raise ConfigError(
+            f"templates/{where}: {error.message or error}", "docs/rendering.md lists what a template can use"
+        ) from None
 
 
 def _section(
     matrix: Matrix,
     detector: str,
     rows: Sequence[Row],
-    records: Sequence[Record],
     notes: Footnotes,
     available: Callable[[str], bool],
 ) -> Section:
@@ -110,7 +111,7 @@ def _section(
     lines = []
     for row in rows:
         figures = [_figure(column, row, available) for column in columns]
-        marks = "".join(notes.mark(text) for text in _remarks(row, records))
+        marks = "".join(notes.mark(text) for text in _remarks(row))
         if row.attempt is not None and row.attempt.status != "succeeded" and not row.sources:
             figures[0] = escape(row.attempt.status)
         first = next((index for index, figure in enumerate(figures) if figure), 0)
@@ -158,11 +159,14 @@ def _points(metrics: MetricSet | None) -> str:
 
 
 def _links(record: Record, available: Callable[[str], bool]) -> str:
-    files = [("model", record.checkpoint.file if record.checkpoint else ""), ("log", record.files.get("log", ""))]
+    files = [
+        ("model", record.checkpoint.file if record.checkpoint else ""),
+        ("log", record.files.get("log", "")),
+    ]
     return " \\| ".join(link(name, file) for name, file in files if file and available(file))
 
 
-def _remarks(row: Row, records: Sequence[Record]) -> list[str]:
+def _remarks(row: Row) -> list[str]:
     """Say what a reader must know about a row: mixed runs, failures, recipes that moved on, given models."""
     remarks = []
     if len(row.records) > 1:
@@ -183,7 +187,7 @@ def _remarks(row: Row, records: Sequence[Record]) -> list[str]:
     if any(record.checkpoint and record.checkpoint.given for record in row.records):
         given = next(r.checkpoint for r in row.records if r.checkpoint and r.checkpoint.given)
         remarks.append(escape(f"A given model: {Path(given.file).name}, SHA-256 {given.sha256[:8]}"))
-    if untimed_fps(row, records):
+    if row.timed_untrained:
         remarks.append("No fps: the model that was timed had not finished its training.")
     return remarks
 

@@ -45,7 +45,7 @@ class Bench:
 class Watcher(Protocol):
     """What is told about a running plan; see `zoo_bench.display`."""
 
-    def cell_started(self, planned: PlannedCell, run_id: str, log: Path) -> None:
+    def cell_started(self, planned: PlannedCell, log: Path) -> None:
         """A cell's job is about to be launched."""
 
     def event(self, event: Event) -> None:
@@ -67,7 +67,10 @@ class Setting:
 
 
 def run_cells(
-    planned: Sequence[PlannedCell], bench_of: Callable[[PlannedCell], Bench], setting: Setting, watcher: Watcher
+    planned: Sequence[PlannedCell],
+    bench_of: Callable[[PlannedCell], Bench],
+    setting: Setting,
+    watcher: Watcher,
 ) -> list[Record]:
     """Run every cell that is not fresh, one at a time; Ctrl-C ends the running cell and the rest are not begun."""
     records: list[Record] = []
@@ -96,7 +99,7 @@ def run_cell(planned: PlannedCell, bench: Bench, setting: Setting, watcher: Watc
         command=bench.command,
         folder=bench.folder,
     )
-    watcher.cell_started(planned, run_id, paths.log)
+    watcher.cell_started(planned, paths.log)
     outcome = run_job(job, watcher.event)
     status, reason = judge(outcome, planned.phases)
     scores, problem = _scores(outcome.events, job, setting.scorer)
@@ -178,7 +181,10 @@ def _record(
             scores=scores,
         ),
         definitions={**DEFINITIONS, "scorer": scores.scorer if scores else setting.scorer},
-        machine={**setting.machine, "nvml_problem": outcome.nvml_problem or setting.machine.get("nvml_problem")},
+        machine={
+            **setting.machine,
+            "nvml_problem": outcome.nvml_problem or setting.machine.get("nvml_problem"),
+        },
         software=_software(events),
         checkpoint=_keep_model(events, job, root) if "train" in done else planned.checkpoint,
         files={name: os.path.relpath(path, root) for name, path in files.items()},

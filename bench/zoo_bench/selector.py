@@ -22,7 +22,8 @@ class Selectable(Protocol):
     """What a selector looks at: the id, and the attributes in `KEYS`."""
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """``backend/name``."""
 
 
 Item = TypeVar("Item", bound=Selectable)
@@ -69,7 +70,7 @@ def _advice(pattern: str, known: Sequence[Selectable], words: Iterable[str]) -> 
     key, separator, glob = pattern.partition("=")
     if separator and "," not in glob:
         return nearest(glob, {str(getattr(item, key)) for item in known})
-    bare = re.sub(r"[*?\[\]]+", "", pattern)
+    bare = re.sub(r"[*?\[\]]+", "", pattern).strip("_/")
     parts = {part for word in words for part in re.split(r"[/_]", word)}
     return nearest(bare, parts if len(bare) < 12 else words)
 

@@ -140,9 +140,7 @@ class Session:
             raise ConfigError(f"--checkpoint {file}: no such file", "name a .safetensors or .pth file")
         phases = parse_phases(self.asked.phases)
         if phases is None or "train" in phases:
-            raise ConfigError(
-                "--checkpoint is for a model that is trained already", "add --phases infer,evaluate"
-            )
+            raise ConfigError("--checkpoint is for a model that is trained already", "add --phases infer,evaluate")
         if len(self.cells) > 1:
             raise ConfigError(
                 f"--checkpoint {file}: {len(self.cells)} cells are selected, and one model fits one",

@@ -18,8 +18,9 @@ RUNS = "runs"
 
 
 def new_run_id() -> str:
-    """Return an id that sorts by time (UTC) and does not collide: ``20261123T223000Z-ab12cd``."""
-    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(3)}"
+    """Return an id that sorts by time (UTC, milliseconds) and does not collide: ``20261123T223000.123Z-ab12``."""
+    now_s = time.time()
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now_s))}.{int(now_s % 1 * 1000):03}Z-{secrets.token_hex(2)}"
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,16 @@ COLUMNS: tuple[Column, ...] = ("memory", "s_per_iter", "fps", "box_ap", "mask_ap
 
 @dataclass(frozen=True)
 class Row:
-    """One cell and, by column, the run that the figure is taken from. `attempt` is the newest run of the cell."""
+    """One cell and, by column, the run that the figure is taken from. `attempt` is the newest run of the cell.
+
+    `timed_untrained`: inference was timed, but only with a model whose training had not finished.
+    """
 
     cell: Cell
     sources: dict[Column, Record]
     attempt: Record | None
     recipe_changes: tuple[str, ...]
+    timed_untrained: bool
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -38,7 +42,7 @@ def build_row(cell: Cell, records: Sequence[Record]) -> Row:
     """
     mine = [record for record in records if record.cell_id == cell.id and record.status != "quarantined"]
     if not mine:
-        return Row(cell, {}, None, ())
+        return Row(cell, {}, None, (), False)
     wanted = recipe_values(cell.resolved())
     recipes = [record.recipe_sha256 for record in mine]
     chosen = digest(wanted) if digest(wanted) in recipes else recipes[-1]
@@ -51,7 +55,8 @@ def build_row(cell: Cell, records: Sequence[Record]) -> Row:
         for record in [next((found for found in preferred if HAS[column](found)), None)]
         if record is not None
     }
-    return Row(cell, sources, group[-1], tuple(changes))
+    untrained = "fps" not in sources and any(record.measurements.infer for record in group)
+    return Row(cell, sources, group[-1], tuple(changes), untrained)
 
 
 def _given(record: Record) -> bool:
@@ -79,10 +84,3 @@ HAS: dict[Column, Callable[[Record], bool]] = {
     ),
     "download": _trained,
 }
-
-
-def untimed_fps(row: Row, records: Sequence[Record]) -> bool:
-    """Tell whether inference was timed, but only with a model whose training had not finished."""
-    return "fps" not in row.sources and any(
-        record.cell_id == row.cell.id and record.measurements.infer is not None for record in records
-    )

@@ -42,7 +42,8 @@ class Workspace:
         if matrix is not None:
             if not matrix.is_file():
                 raise ConfigError(
-                    f"--matrix {matrix}: no such file", "without --matrix the matrix.yaml that came with zoo-bench is used"
+                    f"--matrix {matrix}: no such file",
+                    "without --matrix the matrix.yaml that came with zoo-bench is used",
                 )
             return cls((root or matrix.parent).resolve(), matrix.resolve())
         base = (root or Path.cwd()).resolve()

@@ -23,7 +23,20 @@ from typing import Any, Dict
 from models import worker
 
 KINDS = ("error", "out_of_memory", "diverged", "exit", "kill", "hang", "lie", "garbage")
-METRICS = "ap ap50 ap75 ap_small ap_medium ap_large ar1 ar10 ar100 ar_small ar_medium ar_large".split()
+METRICS = [
+    "ap",
+    "ap50",
+    "ap75",
+    "ap_small",
+    "ap_medium",
+    "ap_large",
+    "ar1",
+    "ar10",
+    "ar100",
+    "ar_small",
+    "ar_medium",
+    "ar_large",
+]
 
 
 def main(job: Dict[str, Any], events: worker.EventWriter) -> None:
@@ -36,11 +49,17 @@ def main(job: Dict[str, Any], events: worker.EventWriter) -> None:
     events.write("run_start", phases=job["phases"])
     for phase in job["phases"]:
         events.phase = phase
-        {"train": train, "infer": infer, "evaluate": evaluate}[phase](job, cell, options, events)
+        if phase == "train":
+            train(job, events)
+        elif phase == "infer":
+            infer(cell["measure"], options, events)
+        else:
+            evaluate(cell["masks"], options, events)
 
 
-def train(job: Dict[str, Any], cell: Dict[str, Any], options: Dict[str, Any], events: worker.EventWriter) -> None:
+def train(job: Dict[str, Any], events: worker.EventWriter) -> None:
     """Write a step an iteration, and a model that holds the cell's id."""
+    cell, options = job["cell"], job["cell"]["options"]
     scheduled = cell["recipe"]["lr_schedule"]["iterations"]
     iterations = min(scheduled, cell["measure"]["train_iterations"] or scheduled)
     held = bytearray(os.urandom(1)) * options.get("hold_bytes", 0)
@@ -69,9 +88,9 @@ def train(job: Dict[str, Any], cell: Dict[str, Any], options: Dict[str, Any], ev
     del held
 
 
-def infer(job: Dict[str, Any], cell: Dict[str, Any], options: Dict[str, Any], events: worker.EventWriter) -> None:
+def infer(measure: Dict[str, Any], options: Dict[str, Any], events: worker.EventWriter) -> None:
     """Write an infer_step an image; half of the time is forward, half is postprocess."""
-    images, warmup = cell["measure"]["infer_images"], cell["measure"]["infer_warmup_images"]
+    images, warmup = measure["infer_images"], measure["infer_warmup_images"]
     for index in range(1, warmup + images + 1):
         fault(options, "infer", index, events)
         started = time.monotonic()
@@ -92,13 +111,13 @@ def infer(job: Dict[str, Any], cell: Dict[str, Any], options: Dict[str, Any], ev
         )
 
 
-def evaluate(job: Dict[str, Any], cell: Dict[str, Any], options: Dict[str, Any], events: worker.EventWriter) -> None:
+def evaluate(masks: bool, options: Dict[str, Any], events: worker.EventWriter) -> None:
     """Report the scripted AP."""
     events.write("eval_start", images=1)
     fault(options, "evaluate", 1, events)
     events.write("eval_step", index=1, images=1)
     result = {"box": dict.fromkeys(METRICS, options.get("box_ap", 0.5))}
-    if cell["masks"]:
+    if masks:
         result["mask"] = dict.fromkeys(METRICS, options.get("mask_ap", 0.5))
     events.write("eval_result", **result)
 

@@ -57,7 +57,7 @@ def freeze_stages(body: ResNet, count: int) -> None:
 
 
 def imagenet_file(name: str) -> Path:
-    """torchvision's ImageNet weights in torch.hub's cache; fetched if they are not there and the network is."""
+    """The ImageNet weights in torch.hub's cache; fetched if they are not there and the network is."""
     url = IMAGENET[name].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
     if not path.is_file():

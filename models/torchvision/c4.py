@@ -30,4 +30,5 @@ class C4Head(nn.Module):
         self.out_channels: int = resnet.inplanes
 
     def forward(self, regions: Tensor) -> Tensor:
+        """Features of each region."""
         return self.layer4(regions).mean(dim=(2, 3))

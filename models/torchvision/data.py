@@ -59,9 +59,7 @@ def read_split(images: Path, annotations: Path, masks: bool) -> Split:
         samples = tuple(_sample(images, image, objects[image["id"]], masks) for image in content["images"])
         num_classes = max(category["id"] for category in content["categories"]) + 1
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise worker.WorkerError(
-            f"cannot read the annotations {annotations}: {error!r}", kind="data"
-        ) from error
+        raise worker.WorkerError(f"cannot read the annotations {annotations}: {error!r}", kind="data") from error
     return Split(samples, num_classes)
 
 
@@ -79,9 +77,7 @@ def _sample(folder: Path, image: dict[str, Any], objects: list[dict[str, Any]], 
     if masks:
         for index in kept:
             if not objects[index].get("segmentation"):
-                raise worker.WorkerError(
-                    f"object {objects[index].get('id')} has no segmentation", kind="data"
-                )
+                raise worker.WorkerError(f"object {objects[index].get('id')} has no segmentation", kind="data")
     return Sample(
         image_id=image["id"],
         path=folder / image["file_name"],
@@ -171,9 +167,7 @@ class EndlessBatches:
     torchvision's own training). Endless, so that one loader, with its worker processes, serves the whole training.
     """
 
-    def __init__(
-        self, samples: Sequence[Sample], batch_size: int, flip_probability: float, seed: int
-    ) -> None:
+    def __init__(self, samples: Sequence[Sample], batch_size: int, flip_probability: float, seed: int) -> None:
         self._upright = [sample.height > sample.width for sample in samples]
         self._batch_size = batch_size
         self._flip_probability = flip_probability
@@ -223,7 +217,7 @@ def _worker_values(workers: int) -> dict[str, Any]:
     }
 
 
-def _start_worker(index: int) -> None:
+def _start_worker(_index: int) -> None:
     # Ctrl-C reaches the whole process group: the main process ends its workers, they do not end by themselves.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -98,9 +98,7 @@ DETECTORS: dict[str, Callable[[ResNet, dict[str, Any], int], nn.Module]] = {
 }
 
 
-def _pyramid(
-    body: ResNet, recipe: dict[str, Any], top: ExtraFPNBlock, first_level: int = 1
-) -> BackboneWithFPN:
+def _pyramid(body: ResNet, recipe: dict[str, Any], top: ExtraFPNBlock, first_level: int = 1) -> BackboneWithFPN:
     stages = range(first_level, 5)
     return BackboneWithFPN(
         body,

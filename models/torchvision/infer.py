@@ -37,6 +37,7 @@ class Clock:
     device: torch.device
 
     def read_s(self) -> float:
+        """Seconds of a clock that only goes forward."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
@@ -120,9 +121,7 @@ def measure_inference(
         )
 
 
-def _timed(
-    model: nn.Module, sample: Sample, device: torch.device, clock: Clock
-) -> tuple[dict[str, float], int]:
+def _timed(model: nn.Module, sample: Sample, device: torch.device, clock: Clock) -> tuple[dict[str, float], int]:
     started_s = clock.read_s()
     pixels = load_image(sample)
     loaded_s = clock.read_s()

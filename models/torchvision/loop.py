@@ -105,9 +105,7 @@ def train_step(
 ) -> dict[str, float]:
     """One iteration; returns its losses once the device is done with all of it, so a clock may be read."""
     images = [image.to(device, non_blocking=True).float().div_(255) for image in batch[0]]
-    targets = [
-        {name: value.to(device, non_blocking=True) for name, value in target.items()} for target in batch[1]
-    ]
+    targets = [{name: value.to(device, non_blocking=True) for name, value in target.items()} for target in batch[1]]
     losses: dict[str, Tensor] = model(images, targets)
     optimizer.zero_grad(set_to_none=True)
     sum(losses.values(), start=torch.zeros((), device=device)).backward()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 
 import torch
 import torchvision
@@ -61,4 +62,4 @@ def probe() -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(probe()))
+    sys.stdout.write(json.dumps(probe()) + "\n")

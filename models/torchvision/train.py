@@ -53,9 +53,7 @@ def main(job: dict[str, Any], events: worker.EventWriter) -> None:
 def prepare_device(cell: dict[str, Any], devices: list[str]) -> torch.device:
     """Seed everything and pick the one device; raises WorkerError for what this worker cannot do."""
     if len(devices) != 1:
-        raise worker.WorkerError(
-            f"this worker trains on one device; the job gives it {len(devices)}: {devices}"
-        )
+        raise worker.WorkerError(f"this worker trains on one device; the job gives it {len(devices)}: {devices}")
     if cell["precision"] != "fp32":
         raise worker.WorkerError(f"unknown precision {cell['precision']!r}; this worker has fp32")
     random.seed(cell["seed"])
@@ -83,9 +81,7 @@ def read_splits(job: dict[str, Any]) -> dict[str, Split]:
     for name in (name for name, is_needed in needed.items() if is_needed):
         folder = job["dataset"][name]
         # Only what is trained on needs masks: the harness scores the rest.
-        splits[name] = read_split(
-            Path(folder["images"]), Path(folder["annotations"]), masks and name == "train"
-        )
+        splits[name] = read_split(Path(folder["images"]), Path(folder["annotations"]), masks and name == "train")
         if not splits[name].samples:
             raise worker.WorkerError(f"{folder['annotations']} has no images", kind="data")
     return splits
@@ -95,9 +91,7 @@ def prepare_model(job: dict[str, Any], splits: dict[str, Split], device: torch.d
     """The cell's detector on its device: to be trained, or loaded from the job's checkpoint."""
     is_trained_here = "train" in job["phases"]
     if not is_trained_here and not job["checkpoint"]:
-        raise worker.WorkerError(
-            "nothing to measure: the job neither trains nor names a checkpoint", kind="data"
-        )
+        raise worker.WorkerError("nothing to measure: the job neither trains nor names a checkpoint", kind="data")
     num_classes = max(split.num_classes for split in splits.values())
     model = build_detector(job["cell"], num_classes, load_backbone=is_trained_here)
     if not is_trained_here:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from zoo_bench.backends import Backend, find_backend
 from zoo_bench.cell import expand
 from zoo_bench.datasets.locate import declared_kind, locate, missing, prepare
-from zoo_bench.display import bar
+from zoo_bench.display import bar, plain_table
 from zoo_bench.environments import EnvironmentStatus, ensure_environment, environment_status
 from zoo_bench.errors import EXIT_OK
 from zoo_bench.machine import MachineInfo, describe_limits, describe_machine
@@ -47,10 +46,15 @@ def doctor(asked: Asked, *, fix: bool) -> int:
     if fix:
         _fix(session, Console(stderr=True))
     machine = describe_machine()
-    table = Table(title="this machine", title_justify="left")
+    table = plain_table("this machine")
     for head in ("what", "", "found", "what to do"):
         table.add_column(head, overflow="fold")
-    for finding in (*_machine(machine), *_limits(session), *_environments(session, machine), *_datasets(session)):
+    for finding in (
+        *_machine(machine),
+        *_limits(session),
+        *_environments(session, machine),
+        *_datasets(session),
+    ):
         verdict = Text(finding.verdict, style=STYLE[finding.verdict])
         table.add_row(finding.what, verdict, Text(finding.found), Text(finding.remedy))
     console.print(table)
@@ -58,9 +62,9 @@ def doctor(asked: Asked, *, fix: bool) -> int:
         lacking = shortcomings(session, expand(session.matrix, name), machine)
         verdict = Text(f"profile {name} ({profile.description}): ")
         verdict.append("would run here" if not lacking else "would not run here", style="red" if lacking else "green")
-        console.print(verdict)
+        console.print(verdict, soft_wrap=True)
         for problem in lacking:
-            console.print(Text(f"  - {problem}"))
+            console.print(Text(f"  - {problem}"), soft_wrap=True)
     return EXIT_OK
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from zoo_bench.display import plain_table, short_names
 from zoo_bench.errors import EXIT_OK
 from zoo_bench.plan import PlannedCell
 from zoo_bench.session import Asked, Session
@@ -21,13 +21,14 @@ def plan(asked: Asked) -> int:
 
 def print_plan(session: Session, planned: Sequence[PlannedCell]) -> int:
     """Print a table of the cells: what is fresh, what would run, and why."""
-    table = Table(title=f"profile {session.profile}: {len(planned)} cells", title_justify="left")
+    table = plain_table(f"profile {session.profile}: {len(planned)} cells")
     table.add_column("cell", no_wrap=True)
-    table.add_column("would run")
+    table.add_column("would run", no_wrap=True)
     table.add_column("why", overflow="fold")
+    names = short_names([cell.cell.id for cell in planned])
     for cell in planned:
-        phases = Text("nothing: fresh", style="green") if cell.fresh else Text(", ".join(cell.phases), style="bold")
-        table.add_row(Text(cell.cell.id), phases, Text(cell.reason))
+        phases = Text("fresh", style="green") if cell.fresh else Text(", ".join(cell.phases), style="bold")
+        table.add_row(Text(names[cell.cell.id]), phases, Text(cell.reason))
     console = Console()
     console.print(table)
     left = sum(not cell.fresh for cell in planned)

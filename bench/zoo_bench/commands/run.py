@@ -70,7 +70,11 @@ def _teller(console: Console) -> Callable[[str], None]:
 
 
 def _run(
-    session: Session, left: Sequence[PlannedCell], benches: dict[str, Bench], machine: MachineInfo, console: Console
+    session: Session,
+    left: Sequence[PlannedCell],
+    benches: dict[str, Bench],
+    machine: MachineInfo,
+    console: Console,
 ) -> list[Record]:
     earlier = session.contents.records
     expected_s = {record.cell_id: record.duration_s for record in earlier if record.status == "succeeded"}

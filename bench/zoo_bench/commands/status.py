@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from zoo_bench.display import format_s
+from zoo_bench.display import format_s, plain_table, short_names
 from zoo_bench.errors import EXIT_OK
 from zoo_bench.record import Record
 from zoo_bench.session import Asked, Session
@@ -24,18 +23,19 @@ def status(asked: Asked) -> int:
     return EXIT_OK
 
 
-def print_runs(runs: Iterable[tuple[str, Record | None]]) -> None:
+def print_runs(runs: Sequence[tuple[str, Record | None]]) -> None:
     """Print runs as a table of status and figures, then why each failed one failed and where its log is."""
-    console, table, failed = Console(), Table(), list[Record]()
+    console, table, failed = Console(), plain_table(), list[Record]()
     table.add_column("cell", no_wrap=True)
     for head in ("status", "took", "s/iter", "fps", "box AP", "mask AP"):
-        table.add_column(head, justify="left" if head == "status" else "right")
+        table.add_column(head, no_wrap=True, justify="left" if head == "status" else "right")
+    names = short_names([cell_id for cell_id, _ in runs])
     for cell_id, record in runs:
         if record is None:
-            table.add_row(Text(cell_id), Text("never run", style="dim"))
+            table.add_row(names[cell_id], Text("never run", style="dim"))
             continue
         status = Text(record.status, style=STYLE.get(record.status, "red"))
-        table.add_row(Text(cell_id), status, format_s(record.duration_s), *_figures(record))
+        table.add_row(names[cell_id], status, format_s(record.duration_s), *_figures(record))
         if record.status != "succeeded":
             failed.append(record)
     console.print(table)

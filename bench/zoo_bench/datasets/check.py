@@ -162,9 +162,7 @@ def _check_categories(entries: list[Any], findings: Findings) -> frozenset[int]:
     return frozenset(known)
 
 
-def _check_annotations(
-    entries: list[Any], images: _Images, categories: frozenset[int], findings: Findings
-) -> None:
+def _check_annotations(entries: list[Any], images: _Images, categories: frozenset[int], findings: Findings) -> None:
     seen: set[int] = set()
     for position, entry in enumerate(entries):
         if not _well_formed(entry, _ANNOTATION_KEYS, f"annotations[{position}]", findings):
@@ -197,9 +195,7 @@ def _check_area(entry: dict[str, Any], where: str, findings: Findings) -> None:
 def _check_box(entry: dict[str, Any], size: tuple[int, int] | None, where: str, findings: Findings) -> None:
     box = entry.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
-        findings.error(
-            "malformed box", f"{where}: bbox is {_shown(entry, 'bbox')}, not [x, y, width, height]"
-        )
+        findings.error("malformed box", f"{where}: bbox is {_shown(entry, 'bbox')}, not [x, y, width, height]")
         return
     x, y, width, height = box
     if not all(map(is_finite, box)):
@@ -215,9 +211,7 @@ def _check_box(entry: dict[str, Any], size: tuple[int, int] | None, where: str, 
             findings.error("box outside the image", case)
 
 
-def _check_segmentation(
-    entry: dict[str, Any], size: tuple[int, int] | None, where: str, findings: Findings
-) -> None:
+def _check_segmentation(entry: dict[str, Any], size: tuple[int, int] | None, where: str, findings: Findings) -> None:
     segmentation = entry.get("segmentation")
     if segmentation is None or segmentation == []:
         findings.warning("annotation without a segmentation (no use for mask models)", where)

@@ -41,11 +41,7 @@ def _polygon_fault(polygon: Any) -> str | None:
 
 def _rle_fault(rle: dict[str, Any], size: tuple[int, int] | None) -> str | None:
     shape, counts = rle.get("size"), rle.get("counts")
-    if (
-        not isinstance(shape, list)
-        or len(shape) != 2
-        or not all(type(side) is int and side > 0 for side in shape)
-    ):
+    if not isinstance(shape, list) or len(shape) != 2 or not all(type(side) is int and side > 0 for side in shape):
         return "run lengths without a size [height, width]"
     height, width = shape
     if size is not None and (width, height) != size:

@@ -55,15 +55,11 @@ def read_annotations(path: Path) -> AnnotationSummary:
     content = read_json(path)
     fault = structure_fault(content)
     if fault is not None:
-        raise DatasetError(
-            f"{path}: {fault}", hint="A COCO annotation file (instances_*.json) is needed here."
-        )
+        raise DatasetError(f"{path}: {fault}", hint="A COCO annotation file (instances_*.json) is needed here.")
     try:
         categories = sorted((int(entry["id"]), str(entry["name"])) for entry in content["categories"])
     except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(
-            f"{path}: a category without an id and a name", hint="Check the dataset."
-        ) from error
+        raise DatasetError(f"{path}: a category without an id and a name", hint="Check the dataset.") from error
     return AnnotationSummary(
         path=path,
         images=len(content["images"]),

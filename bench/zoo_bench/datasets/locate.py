@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -23,18 +24,12 @@ def locate(name: str, dataset: Dataset, workspace: Workspace, roots: Mapping[str
         root = workspace.state / "data" / f"{name}-{shapes.fingerprint(settings(dataset))[:8]}"
         return DatasetPaths(
             name,
-            *(
-                SplitPaths(root / split, root / "annotations" / f"instances_{split}.json")
-                for split in shapes.SPLITS
-            ),
+            *(SplitPaths(root / split, root / "annotations" / f"instances_{split}.json") for split in shapes.SPLITS),
         )
     root = roots.get(name, workspace.root / dataset.root).expanduser().absolute()
     return DatasetPaths(
         name,
-        *(
-            SplitPaths(root / split.images, root / split.annotations)
-            for split in (dataset.train, dataset.val)
-        ),
+        *(SplitPaths(root / split.images, root / split.annotations) for split in (dataset.train, dataset.val)),
     )
 
 
@@ -56,7 +51,10 @@ def missing(dataset: Dataset, paths: DatasetPaths) -> list[str]:
     if isinstance(dataset, ShapesDataset):
         return []
     wanted = [path for split in (paths.train, paths.val) for path in (split.images, split.annotations)]
-    return [f"{path} does not exist" for path in wanted if not path.exists()]
+    absent = [path for path in wanted if not path.exists()]
+    if len(absent) == len(wanted):
+        return [f"there is no {os.path.commonpath(wanted)}"]
+    return [f"{path} does not exist" for path in absent]
 
 
 def prepare(dataset: Dataset, paths: DatasetPaths, progress: Progress) -> None:
@@ -69,14 +67,11 @@ def prepare(dataset: Dataset, paths: DatasetPaths, progress: Progress) -> None:
         shapes.generate(paths.train.images.parent, settings(dataset), progress)
         return
     reports = [
-        check_dataset(s.images, s.annotations, decode=False, progress=progress)
-        for s in (paths.train, paths.val)
+        check_dataset(s.images, s.annotations, decode=False, progress=progress) for s in (paths.train, paths.val)
     ]
     broken = [report.to_text() for report in reports if not report.ok]
     if broken:
-        raise DatasetError(
-            "\n".join(broken), f"mend the files above, or point to another copy; dataset: {paths.name}"
-        )
+        raise DatasetError("\n".join(broken), f"mend the files above, or point to another copy; dataset: {paths.name}")
 
 
 def declared_kind(dataset: Dataset) -> str:

@@ -85,9 +85,7 @@ def draw(key: int, width: int, height: int, max_objects: int, crowd: bool) -> Dr
     layers = _place(stream, height, width, max_objects, crowd)
     owner = _owners(layers, height, width)
     pixels = _paint(stream, background, layers, owner)
-    objects = tuple(
-        DrawnObject(layer.category, owner == index, layer.crowd) for index, layer in enumerate(layers)
-    )
+    objects = tuple(DrawnObject(layer.category, owner == index, layer.crowd) for index, layer in enumerate(layers))
     return Drawing(pixels, objects)
 
 
@@ -217,9 +215,7 @@ def _background(stream: Stream, height: int, width: int) -> IntField:
     coarse = smooth_noise(stream.key(), height, width, stream.choice((16, 32, 64)))
     fine = smooth_noise(stream.key(), height, width, stream.choice((3, 5, 8)))
     grain = white_noise(stream.key(), height, width)
-    grey = (
-        (coarse - 128) * stream.between(20, 80) + (fine - 128) * stream.between(20, 70) + (grain - 128) * 14
-    )
+    grey = (coarse - 128) * stream.between(20, 80) + (fine - 128) * stream.between(20, 70) + (grain - 128) * 14
     texture = grey // 256 + _pattern(stream, height, width)
     level = stream.between(70, 170)
     tint = np.array([stream.between(-14, 14) for _ in range(3)], dtype=np.int64)
@@ -239,9 +235,7 @@ def _pattern(stream: Stream, height: int, width: int) -> IntField:
     return np.zeros((height, width), dtype=np.int64)
 
 
-def _paint(
-    stream: Stream, background: IntField, layers: Sequence[_Layer], owner: IntField
-) -> NDArray[np.uint8]:
+def _paint(stream: Stream, background: IntField, layers: Sequence[_Layer], owner: IntField) -> NDArray[np.uint8]:
     height, width = owner.shape
     shade = (smooth_noise(stream.key(), height, width, 8) - 128) * 36 // 256
     shade = shade + (white_noise(stream.key(), height, width) - 128) * 16 // 256

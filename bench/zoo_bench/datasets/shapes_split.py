@@ -32,19 +32,14 @@ _HEAD: dict[str, Any] = {
         "contributor": "zoo-bench",
         "date_created": "2026-01-01",
     },
-    "licenses": [
-        {"id": 1, "name": "Apache License 2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}
-    ],
+    "licenses": [{"id": 1, "name": "Apache License 2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}],
     "categories": [
-        {"id": number, "name": name, "supercategory": "shape"}
-        for number, name in enumerate(CATEGORIES, start=1)
+        {"id": number, "name": name, "supercategory": "shape"} for number, name in enumerate(CATEGORIES, start=1)
     ],
 }
 
 
-def write_split(
-    folder: Path, split: str, settings: ShapesSettings, images: int, first_id: int
-) -> Iterator[int]:
+def write_split(folder: Path, split: str, settings: ShapesSettings, images: int, first_id: int) -> Iterator[int]:
     """Write the images and then the annotations of `split` under `folder`; yields each image id once it is
     written.
     """

@@ -1,0 +1,138 @@
+"""Real photographs: the main job on 100 images of COCO 2017, and Mask R-CNN R-18 overfitted on 4 of them.
+
+Needs ZOO_BENCH_TINY_COCO, a folder in COCO's own layout (train2017/, val2017/, annotations/). Everything goes through
+`zoo-bench run` in a temporary workspace, whose matrix is the repository's.
+
+    python benchmarks/tiny_coco.py cells      # a few iterations of all eight cells, profile photos
+    python benchmarks/tiny_coco.py overfit    # box AP on the same 4 images; exits with 1 unless it exceeds 50 points
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zoo_bench.recipe import merge
+from zoo_bench.store import Store
+
+ROOT = Path(__file__).resolve().parents[1]
+OVERFIT_IMAGES = 4
+OVERFIT_BOX_AP = 0.5
+
+# Profile of the overfit: everything is seen again and again, nothing is flipped or frozen.
+OVERFIT: dict[str, Any] = {
+    "axes": {"detector": ["mask-rcnn_fpn"], "backbone": ["r18"]},
+    "default_profile": "overfit",
+    "profiles": {
+        "overfit": {
+            "description": "Mask R-CNN R-18 on 4 photographs until it knows them by heart",
+            "set": {
+                "dataset": "coco_2017",
+                "gpus": 0,
+                "images_per_gpu": 4,
+                "recipe": {
+                    "input": {"min_size": 224, "max_size": 320, "flip_probability": 0.0},
+                    "model": {
+                        "backbone_weights": "none",
+                        "batch_norm": "live",
+                        "frozen_stages": 0,
+                        "fpn_channels": 128,
+                        "box_head_channels": 256,
+                        "mask_head_channels": 64,
+                        "anchor_sizes": [8, 16, 32, 64, 128],
+                    },
+                    "optimizer": {"name": "adamw", "lr": 0.001, "clip_norm": 10.0},
+                    "lr_schedule": {"iterations": 250, "milestones": [200], "warmup_iterations": 20},
+                },
+                "measure": {"warmup_iterations": 10, "infer_images": 8, "infer_warmup_images": 2},
+                "runtime": {"data_workers": 0},
+            },
+        }
+    },
+}
+
+
+def workspace(folder: Path, data: Path, changes: dict[str, Any]) -> Path:
+    """Make a workspace with the repository's matrix, changed, and the dataset coco_2017 pointed at `data`."""
+    matrix = merge(yaml.safe_load((ROOT / "matrix.yaml").read_text(encoding="utf-8")), changes)
+    (folder / "matrix.yaml").write_text(yaml.safe_dump(matrix, sort_keys=False), encoding="utf-8")
+    (folder / "machine.yaml").write_text(yaml.safe_dump({"datasets": {"coco_2017": str(data)}}), encoding="utf-8")
+    environments = ROOT / ".zoo-bench" / "envs"
+    if environments.is_dir():  # those of the checkout, not another 5 GB
+        (folder / ".zoo-bench").mkdir()
+        (folder / ".zoo-bench" / "envs").symlink_to(environments)
+    return folder
+
+
+def zoo_bench(folder: Path, *arguments: str) -> int:
+    """Call the command line in a workspace."""
+    return subprocess.run([sys.executable, "-m", "zoo_bench", *arguments], cwd=folder, check=False).returncode
+
+
+def cells(data: Path) -> int:
+    """Run the profile `photos`: a few iterations of every cell."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = workspace(Path(folder), data, {})
+        return zoo_bench(root, "run", "--profile", "photos") or zoo_bench(root, "render", "--profile", "photos")
+
+
+def overfit(data: Path) -> int:
+    """Train on 4 images and evaluate on the same 4; 1 unless box AP exceeds the limit."""
+    with tempfile.TemporaryDirectory() as folder:
+        same = Path(folder) / "four"
+        _four_images(data, same)
+        root = workspace(Path(folder), same, OVERFIT)
+        code = zoo_bench(root, "run")
+        records = Store(root / "results").load().records
+        scores = records[-1].measurements.scores if records else None
+        if code or scores is None or scores.box is None or scores.mask is None:
+            return code or 1
+        box_ap, mask_ap = scores.box.ap or 0.0, scores.mask.ap or 0.0
+        limit = f"limit {100 * OVERFIT_BOX_AP:.0f}"
+        print(f"{records[-1].cell_id} on {scores.images} images: box AP {100 * box_ap:.1f} ({limit}), mask AP {100 * mask_ap:.1f}")
+        return 0 if box_ap > OVERFIT_BOX_AP else 1
+
+
+def _four_images(data: Path, target: Path) -> None:
+    """Write a dataset whose train and val are the same few photographs, the first with 2 to 8 objects each."""
+    content = json.loads((data / "annotations" / "instances_train2017.json").read_text(encoding="utf-8"))
+    of_image: dict[int, list[dict[str, Any]]] = {}
+    for annotation in content["annotations"]:
+        of_image.setdefault(annotation["image_id"], []).append(annotation)
+    fitting = [
+        image
+        for image in content["images"]
+        if 2 <= len(of_image.get(image["id"], ())) <= 8 and not any(a["iscrowd"] for a in of_image[image["id"]])
+    ][:OVERFIT_IMAGES]
+    content["images"] = fitting
+    content["annotations"] = [annotation for image in fitting for annotation in of_image[image["id"]]]
+    (target / "annotations").mkdir(parents=True)
+    for split in ("train2017", "val2017"):
+        (target / "annotations" / f"instances_{split}.json").write_text(json.dumps(content), encoding="utf-8")
+        (target / split).symlink_to((data / "train2017").resolve())
+
+
+def main(arguments: list[str]) -> int:
+    """Do what is asked for; without arguments, both."""
+    named = os.environ.get("ZOO_BENCH_TINY_COCO")
+    if not named:
+        print("ZOO_BENCH_TINY_COCO is not set; it names a folder with train2017/, val2017/ and annotations/")
+        return 0
+    wanted = arguments or ["cells", "overfit"]
+    tasks = {"cells": cells, "overfit": overfit}
+    unknown = [name for name in wanted if name not in tasks]
+    if unknown:
+        print(f"{unknown[0]}: not one of {', '.join(tasks)}", file=sys.stderr)
+        return 2
+    return max(tasks[name](Path(named).absolute()) for name in wanted)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,150 @@
+"""matrix.yaml: what it expands to, and what a person is told who got it wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import MATRIX, REPOSITORY
+
+from zoo_bench.cell import digest, expand, recipe_values
+from zoo_bench.errors import ConfigError
+from zoo_bench.load import load_matrix
+from zoo_bench.matrix import json_schema
+from zoo_bench.selector import choose
+from zoo_bench.yamlfile import YamlFileError
+
+Broken = Callable[[str, str], list[str]]
+
+
+def line_with(text: str) -> int:
+    lines = MATRIX.read_text(encoding="utf-8").splitlines()
+    return next(number for number, line in enumerate(lines, start=1) if text in line)
+
+
+def test_the_seeds_eight_cells_with_the_published_recipe() -> None:
+    cells = expand(load_matrix(MATRIX))
+    assert [cell.id for cell in cells] == [
+        "torchvision/faster-rcnn_r50_c4_1x_coco",
+        "torchvision/faster-rcnn_r101_c4_1x_coco",
+        "torchvision/faster-rcnn_r50_fpn_1x_coco",
+        "torchvision/faster-rcnn_r101_fpn_1x_coco",
+        "torchvision/mask-rcnn_r50_fpn_1x_coco",
+        "torchvision/mask-rcnn_r101_fpn_1x_coco",
+        "torchvision/retinanet_r50_fpn_1x_coco",
+        "torchvision/retinanet_r101_fpn_1x_coco",
+    ]
+    assert {cell.batch_size for cell in cells} == {16}
+    assert {(cell.detector, cell.recipe.optimizer.lr) for cell in cells} == {
+        ("faster-rcnn_c4", 0.02), ("faster-rcnn_fpn", 0.02), ("mask-rcnn_fpn", 0.02), ("retinanet_fpn", 0.01)
+    }  # fmt: skip
+    assert {cell.recipe.lr_schedule.iterations for cell in cells} == {90_000}
+
+
+def test_profiles_that_only_measure_less_share_the_recipe() -> None:
+    matrix = load_matrix(MATRIX)
+    full, speed = expand(matrix, "full"), expand(matrix, "speed")
+    assert [cell.measure for cell in full] != [cell.measure for cell in speed]
+    recipes = [[digest(recipe_values(cell.resolved())) for cell in cells] for cells in (full, speed)]
+    assert recipes[0] == recipes[1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "expected"),
+    [
+        ("min_size: 800", "min_sise: 800", "input: {min_size: 800", "did you mean 'min_size'?"),
+        (
+            "gpus: 0\n",
+            "gpus: none\n",
+            "      gpus: 0",
+            "profiles.smoke.set.gpus: Input should be a valid integer",
+        ),
+        ("[faster-rcnn_c4,", "[faster-rcn_c4,", "  detector: [", "did you mean 'faster-rcnn_c4'?"),
+        ("default_profile: full", "default_profile: ful", "default_profile", "did you mean 'full'?"),
+        ("kind: shapes", "kind: shape", "  shapes:", "'coco', 'shapes'"),
+        ("    seed: 0", "    sead: 0", "    seed: 0", "did you mean 'seed'?"),
+        ("name: adamw", "name: adam", "name: adamw", "'sgd' or 'adamw'"),
+        ("lr: 0.01}", "lr: .nan}", "lr: 0.01}", "finite number"),
+        ("axes:", "overrides: [{select: '*_r52_*', set: {seed: 1}}]\naxes:", "axes:", "did you mean 'r50'?"),
+        ("version: 1", "version: 1\nversion: 1", "default_profile", "the key is given twice"),
+        ("dataset: shapes", "dataset: shaps", "  smoke:", "did you mean 'shapes'?"),
+    ],
+)
+def test_an_error_names_line_key_and_nearest_name(
+    broken_matrix: Broken, old: str, new: str, line: str, expected: str
+) -> None:
+    problems = broken_matrix(old, new)
+    assert any(problem.startswith(f"{line_with(line)}:") and expected in problem for problem in problems), problems
+
+
+def test_several_errors_are_reported_at_once(tmp_path: Path) -> None:
+    text = MATRIX.read_text(encoding="utf-8").replace("min_size: 800", "min_sise: 800").replace("lr: 0.01}", "lr: x}")
+    path = tmp_path / "matrix.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(YamlFileError) as caught:
+        load_matrix(path)
+    assert len(caught.value.problems) == 2
+
+
+def test_a_value_nobody_wrote_down_is_an_error(broken_matrix: Broken) -> None:
+    problems = broken_matrix(", warmup_factor: 0.001", "")
+    assert all("recipe.lr_schedule.warmup_factor is not set; add it to defaults" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- 1", "", "\t", "a: !!python/object:os.system x", "é: \x00"])
+def test_what_is_no_matrix_is_one_readable_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "matrix.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_matrix(path)
+    assert str(path) in caught.value.message
+
+
+def test_exclude_include_and_two_cells_of_one_name(tmp_path: Path) -> None:
+    content = yaml.safe_load(MATRIX.read_text(encoding="utf-8"))
+    content["exclude"] = ["backbone=r101"]
+    content["include"] = [{"backend": "torchvision", "detector": "retinanet_fpn", "backbone": "r18", "schedule": "2x"}]
+    path = tmp_path / "matrix.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    cells = expand(load_matrix(path))
+    assert len(cells) == 5
+    assert cells[-1].id == "torchvision/retinanet_r18_fpn_2x_coco"
+    assert cells[-1].recipe.lr_schedule.milestones == (120_000, 160_000)
+
+
+@pytest.mark.parametrize(
+    ("select", "skip", "count"),
+    [
+        ("*_r50_*", None, 4),
+        ("torchvision/mask-rcnn_*", None, 2),
+        ("backbone=r50,detector=retinanet*", None, 1),
+        ("*mask-rcnn_r50* *retinanet_r50*", None, 2),
+        (None, "family=faster-rcnn", 4),
+        ("*_r50_*", "neck=c4", 3),
+    ],
+)
+def test_selectors(select: str | None, skip: str | None, count: int) -> None:
+    assert len(choose(expand(load_matrix(MATRIX)), select, skip)) == count
+
+
+@pytest.mark.parametrize(
+    ("selector", "advice"),
+    [
+        ("*_r52_*", "'r50'"),
+        ("backbone=r11", "'r101'"),
+        ("backbon=r50", "'backbone'"),
+        ("*mask-rcn_*", "'mask-rcnn'"),
+    ],
+)
+def test_a_selector_that_matches_nothing_is_an_error_with_advice(selector: str, advice: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        choose(expand(load_matrix(MATRIX)), selector, None)
+    assert advice in caught.value.hint
+
+
+def test_the_schema_for_editors_is_current() -> None:
+    written = json.loads((REPOSITORY / "docs" / "matrix.schema.json").read_text(encoding="utf-8"))
+    assert written == json_schema(), "run: zoo-bench data schema > docs/matrix.schema.json"
