@@ -96,6 +96,16 @@ def test_an_environment_is_built_once_and_holds_what_the_lock_says(tmp_path: Pat
     assert said == []
 
 
+def test_what_a_lock_says_of_itself_does_not_count(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path)
+    before = environment_status(tiny(workspace), workspace, MachineConfig())
+    lock = tmp_path / "models" / "tiny" / "lock.txt"
+    lock.write_text("# made on another day\n" + lock.read_text() + "    # via -r another.in\n")
+    assert environment_status(tiny(workspace), workspace, MachineConfig()) == before
+    lock.write_text(lock.read_text() + "six==1.17.0\n")
+    assert environment_status(tiny(workspace), workspace, MachineConfig()).lock_sha256 != before.lock_sha256
+
+
 @pytest.mark.slow
 def test_a_killed_build_is_not_taken_for_a_good_one(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path)

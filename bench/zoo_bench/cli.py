@@ -32,6 +32,24 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Make and check datasets.")
 app.add_typer(data_app, name="data")
 
+
+def _complete_profiles(incomplete: str) -> list[str]:
+    """Profiles of the matrix at hand, for the shell."""
+    from zoo_bench.session import Asked, Session
+
+    return [name for name in Session.open(Asked()).matrix.profiles if name.startswith(incomplete)]
+
+
+def _complete_cells(incomplete: str) -> list[str]:
+    """Ids of all cells of all profiles of the matrix at hand, for the shell."""
+    from zoo_bench.cell import expand
+    from zoo_bench.session import Asked, Session
+
+    matrix = Session.open(Asked()).matrix
+    ids = dict.fromkeys(cell.id for profile in matrix.profiles for cell in expand(matrix, profile))
+    return [name for name in ids if name.startswith(incomplete)]
+
+
 Root = Annotated[
     Path | None,
     typer.Option("--root", help="The workspace. Default: the folder of matrix.yaml.", show_default=False),
@@ -46,12 +64,18 @@ MatrixFile = Annotated[
 ]
 ProfileName = Annotated[
     str | None,
-    typer.Option("--profile", help="A profile of the matrix. Default: its default_profile.", show_default=False),
+    typer.Option(
+        "--profile",
+        autocompletion=_complete_profiles,
+        help="A profile of the matrix. Default: its default_profile.",
+        show_default=False,
+    ),
 ]
 Select = Annotated[
     str | None,
     typer.Option(
         "--select",
+        autocompletion=_complete_cells,
         help="Only these cells: globs over ids or key=glob terms, separated by spaces; "
         "'*mask-rcnn*', 'backbone=r50,detector=retinanet*'.",
         show_default=False,

@@ -92,7 +92,7 @@ class Sampler:
         try:
             return tuple(self._gpu(index, pids) for index in self._gpus)
         except self._nvml.NVMLError as error:
-            self.nvml_problem = f"NVML: {error}"
+            self.nvml_problem = str(error)
             return ()
 
     def _gpu(self, index: int, pids: set[int]) -> GpuSample:
@@ -111,7 +111,7 @@ def open_nvml() -> tuple[ModuleType | None, str | None]:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return None, f"NVML: {error}"
+        return None, str(error)
     return pynvml, None
 
 

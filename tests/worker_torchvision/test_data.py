@@ -113,7 +113,10 @@ def test_an_image_that_is_not_what_its_annotation_says_is_a_data_error(split: da
     assert data.load_image(sample).shape == (3, HEIGHT, WIDTH)
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     Image.new("RGB", (10, 12)).save(tmp_path / "small.png")
-    for name, said in (("broken.jpg", "cannot read the image"), ("small.png", "is 10 x 12, its annotation says 80 x 64")):
+    for name, said in (
+        ("broken.jpg", "cannot read the image"),
+        ("small.png", "is 10 x 12, its annotation says 80 x 64"),
+    ):
         other = data.Sample(1, tmp_path / name, WIDTH, HEIGHT, sample.boxes, sample.labels, ())
         with pytest.raises(worker.WorkerError, match=said):
             data.load_image(other)

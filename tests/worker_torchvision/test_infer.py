@@ -44,7 +44,7 @@ def test_encoding_gives_coco_boxes_and_run_lengths() -> None:
     assert (result["image_id"], result["category_id"], result["score"]) == (42, 3, 0.5)
     assert result["bbox"] == [1.0, 2.0, 3.0, 3.0]
     assert isinstance(result["segmentation"]["counts"], str)
-    assert np.array_equal(rle.decode(result["segmentation"]), masks[0])
+    assert np.array_equal(rle.decode(result["segmentation"]), masks[0].numpy())
 
 
 def test_an_image_without_detections_encodes_to_nothing() -> None:

@@ -7,7 +7,13 @@ from torch import nn
 from models import worker
 from models.torchvision.optim import build_optimizer, learning_rate
 
-SCHEDULE = {"iterations": 90000, "milestones": [60000, 80000], "gamma": 0.1, "warmup_iterations": 500, "warmup_factor": 0.001}
+SCHEDULE = {
+    "iterations": 90000,
+    "milestones": [60000, 80000],
+    "gamma": 0.1,
+    "warmup_iterations": 500,
+    "warmup_factor": 0.001,
+}
 
 
 @pytest.mark.parametrize(

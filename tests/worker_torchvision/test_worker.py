@@ -21,10 +21,12 @@ def test_events_carry_the_envelope(tmp_path: Path) -> None:
     assert (event["event"], event["protocol"], event["epoch"]) == ("epoch_start", 1, 1)
 
 
-@pytest.mark.parametrize(("event", "value"), [("stap", 1.0), ("step", float("nan"))])
-def test_what_the_protocol_lacks_is_not_written(event: str, value: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("event", "value", "message"), [("stap", 1.0, "unknown event"), ("step", float("nan"), "not JSON compliant")]
+)
+def test_what_the_protocol_lacks_is_not_written(event: str, value: float, message: str, tmp_path: Path) -> None:
     events = worker.EventWriter(str(tmp_path / "events.jsonl"))
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=message):
         events.write(event, loss=value)
     assert lines(tmp_path / "events.jsonl") == []
 

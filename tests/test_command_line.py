@@ -1,0 +1,118 @@
+"""What the verbs print: help, completion, doctor, status, data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, Zoo
+
+VERBS = ("run", "plan", "status", "render", "doctor", "data")
+
+
+def test_help_names_every_verb_and_a_first_call(zoo: Zoo) -> None:
+    done = zoo.call("--help")
+    assert done.returncode == 0
+    assert all(f" {verb} " in done.stdout for verb in VERBS)
+    assert "zoo-bench run --profile smoke" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("zoo-bench pl", ["plan"]),
+        ("zoo-bench run --profile q", ["quick"]),
+        ("zoo-bench run --select fake/ret", ["fake/retinanet_r50_fpn_1x_shapes", "fake/retinanet_r50_fpn_1x_coco"]),
+    ],
+)
+def test_the_shell_completes_verbs_profiles_and_cells(zoo: Zoo, words: str, offered: list[str]) -> None:
+    variables = {**os.environ, "_ZOO_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": words}
+    variables["COMP_CWORD"] = str(len(words.split()) - 1)
+    code = "import sys; sys.argv = ['zoo-bench']; from zoo_bench.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=zoo.root, env=variables, capture_output=True, text=True, check=False
+    )
+    assert sorted(done.stdout.split()) == sorted(offered), done.stderr
+
+
+def test_doctor_says_what_is_missing_and_which_profile_runs_here(zoo: Zoo) -> None:
+    done = zoo.call("doctor")
+    assert done.returncode == 0
+    for what in ("CPU", "NVML", "disk", "open files", "fake (current)", "dataset coco_2017", "dataset shapes"):
+        assert what in done.stdout
+    assert "machine.yaml: datasets: {coco_2017: /path}" in done.stdout
+    assert "profile quick (a second a cell): would run here" in done.stdout
+    assert "profile full (the published recipe, COCO 2017, 8 GPUs): would not run here" in done.stdout
+
+
+def test_status_shows_every_cell_run_or_not(zoo: Zoo) -> None:
+    zoo.options(fault={"phase": "train", "at": 1, "kind": "diverged"})
+    zoo.call("run", "--select", "*retinanet*")
+    lines = zoo.call("status").stdout.splitlines()
+    assert any("mask-rcnn_r50_fpn_1x_shapes" in line and "never run" in line for line in lines)
+    assert any("retinanet_r50_fpn_1x_shapes" in line and "diverged" in line for line in lines)
+    assert any(line.strip().startswith("log: ") for line in lines)
+
+
+def test_data_shapes_makes_a_folder_that_data_check_accepts(zoo: Zoo) -> None:
+    zoo.change({"datasets": {"shapes": {"train_images": 4, "val_images": 3}}})
+    target = zoo.root / "made"
+    done = zoo.call("data", "shapes", "-o", str(target))
+    assert done.returncode == 0
+    assert done.stdout.strip() == str(target)
+    assert len(list(target.glob("train/*.jpg"))) == 4
+    checked = zoo.call("data", "check", "shapes")
+    assert checked.returncode == 0
+    assert "no problems" in checked.stdout
+
+
+def test_a_broken_dataset_stops_a_run_before_anything_is_launched(zoo: Zoo) -> None:
+    folder = zoo.root / "data" / "coco"
+    for split in ("train2017", "val2017"):
+        (folder / split).mkdir(parents=True)
+        annotations = folder / "annotations" / f"instances_{split}.json"
+        annotations.parent.mkdir(exist_ok=True)
+        annotations.write_text('{"images": [], "annotations": [}')
+    zoo.change({"profiles": {"quick": {"set": {"dataset": "coco_2017"}}}})
+    done = zoo.call("run")
+    assert done.returncode == 2
+    assert "line 1" in done.stderr
+    assert not (zoo.root / "results").exists()
+    assert zoo.call("data", "check", "coco_2017").returncode == 1
+
+
+def test_an_empty_folder_is_a_working_zoo(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "zoo_bench", "plan", "--profile", "smoke"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "8 of 8 would run" in done.stdout
+    assert str(tmp_path) in done.stdout
+
+
+def test_the_harness_never_imports_a_framework() -> None:
+    listed = "import sys, pkgutil, importlib, zoo_bench\n"
+    listed += "for m in pkgutil.walk_packages(zoo_bench.__path__, 'zoo_bench.'):\n"
+    listed += "    if not m.name.endswith('__main__'): importlib.import_module(m.name)\n"
+    listed += "print(sorted({'torch', 'torchvision', 'mxnet', 'gluoncv'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout.strip() == "[]"
+
+
+def test_render_starts_without_the_slow_imports(finished: Zoo) -> None:
+    code = (
+        "import sys; sys.argv = ['zoo-bench', 'render']\n"
+        "from zoo_bench.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'pandas', 'numpy', 'hotcoco', 'pycocotools', 'PIL'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=finished.root, capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
