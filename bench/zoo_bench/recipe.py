@@ -49,6 +49,7 @@ class Model(Strict):
     fpn_channels: Positive
     box_head_channels: Positive
     mask_head_channels: Positive
+    head_norm: Literal["none", "group"] = Field(description="normalisation in RetinaNet's head")
     box_roi_size: Positive
     mask_roi_size: Positive
     anchor_sizes: tuple[Positive, ...] = Field(min_length=1, description="pixels; FPN: one a level")
@@ -156,7 +157,8 @@ def _partial(model: type[BaseModel]) -> type[BaseModel]:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             kind = _partial(kind)
         described = Field(description=field.description)
-        fields[name] = (Annotated[(kind, described, *field.metadata)], None)
+        annotated = (kind, described, *field.metadata)
+        fields[name] = (Annotated[annotated], None)
     return create_model(f"Partial{model.__name__}", __base__=Strict, **fields)
 
 

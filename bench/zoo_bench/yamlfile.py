@@ -82,8 +82,9 @@ def _walk(path: Path, node: yaml.Node, loc: Loc, lines: dict[Loc, int], duplicat
             if name in seen:
                 duplicates.append(f"{path}:{line}: {dotted((*loc, name))}: the key is given twice")
             seen.add(name)
-            lines[(*loc, name)] = line
-            _walk(path, value, (*loc, name), lines, duplicates)
+            inner = (*loc, name)
+            lines[inner] = line
+            _walk(path, value, inner, lines, duplicates)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             _walk(path, value, (*loc, index), lines, duplicates)

@@ -7,6 +7,7 @@ load into them. A cell's values shrink what stands on the backbone, never the ba
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -14,7 +15,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNN, MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.retinanet import RetinaNet
+from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
 from torchvision.models.resnet import ResNet
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
@@ -26,6 +27,7 @@ from models.torchvision.c4 import C4Backbone, C4Head
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 ROI_LEVELS = ("0", "1", "2", "3")
 PYRAMID_LEVELS = 5
+GROUPS = 32
 
 
 def build_detector(cell: dict[str, Any], num_classes: int, load_backbone: bool = True) -> nn.Module:
@@ -75,19 +77,28 @@ def build_mask(body: ResNet, recipe: dict[str, Any], num_classes: int) -> MaskRC
 
 
 def build_retinanet(body: ResNet, recipe: dict[str, Any], num_classes: int) -> RetinaNet:
-    """RetinaNet (Lin et al. 2017, arXiv:1708.02002) on levels 3 to 7, three anchor scales an octave on each."""
-    channels = recipe["model"]["fpn_channels"]
-    sizes = [tuple(int(size * 2 ** (step / 3)) for step in range(3)) for size in _level_sizes(recipe)]
+    """RetinaNet (Lin et al. 2017, arXiv:1708.02002) on levels 3 to 7, three anchor scales an octave on each.
+
+    ``head_norm`` "none" is the paper's; "group" puts a GroupNorm of 32 groups behind every convolution of the head, as
+    torchvision's second version does.
+    """
+    channels, anchors = recipe["model"]["fpn_channels"], _retinanet_anchors(recipe)
+    norm = partial(nn.GroupNorm, GROUPS) if recipe["model"]["head_norm"] == "group" else None
     test = recipe["test"]
     return RetinaNet(
         _pyramid(body, recipe, LastLevelP6P7(channels, channels), first_level=2),
         num_classes,
-        anchor_generator=_anchors(sizes),
+        anchor_generator=anchors,
+        head=RetinaNetHead(channels, anchors.num_anchors_per_location()[0], num_classes, norm_layer=norm),
         score_thresh=test["score_threshold"],
         nms_thresh=test["nms_threshold"],
         detections_per_img=test["detections_per_image"],
         **_input_values(recipe),
     )
+
+
+def _retinanet_anchors(recipe: dict[str, Any]) -> AnchorGenerator:
+    return _anchors([tuple(int(size * 2 ** (step / 3)) for step in range(3)) for size in _level_sizes(recipe)])
 
 
 DETECTORS: dict[str, Callable[[ResNet, dict[str, Any], int], nn.Module]] = {

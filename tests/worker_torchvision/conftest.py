@@ -24,6 +24,7 @@ PUBLISHED: dict[str, Any] = {
         "fpn_channels": 256,
         "box_head_channels": 1024,
         "mask_head_channels": 256,
+        "head_norm": "none",
         "box_roi_size": 7,
         "mask_roi_size": 14,
         "anchor_sizes": [32, 64, 128, 256, 512],

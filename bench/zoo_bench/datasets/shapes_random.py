@@ -78,7 +78,8 @@ def white_noise(key: int, height: int, width: int) -> IntField:
     value = (value ^ (value >> np.uint64(30))) * np.uint64(_MIX_1)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(_MIX_2)
     value ^= value >> np.uint64(31)
-    return (value >> np.uint64(56)).astype(np.int64).reshape(height, width)
+    noise: IntField = (value >> np.uint64(56)).astype(np.int64)
+    return noise.reshape(height, width)
 
 
 def smooth_noise(key: int, height: int, width: int, cell: int) -> IntField:
