@@ -108,6 +108,13 @@ def test_a_recipe_the_matrix_has_left_is_told(finished: Zoo) -> None:
     assert "other values than the matrix has now: images_per_gpu: 2 -> 4" in document(finished.records, other)
 
 
+def test_a_trial_of_another_profile_never_stands_in_for_the_published_recipe(finished: Zoo) -> None:
+    trial = tuple(
+        record.model_copy(update={"profile": "trial", "recipe_sha256": "0" * 64}) for record in finished.records
+    )
+    assert cells_of(document(trial, finished.root / "matrix.yaml"), "Mask RCNN")[2:] == [""] * 6
+
+
 def test_a_failed_cell_shows_its_status_and_why(finished: Zoo) -> None:
     failed = changed(
         finished.records[0],

@@ -34,7 +34,7 @@ class Pace:
         self.phase = "starting"
         self.position = 0
         self.length = 0
-        self._phase_started_s = self._started_s
+        self._phase_started_s = self._last_event_s = self._started_s
 
     @property
     def cells(self) -> int:
@@ -43,16 +43,17 @@ class Pace:
 
     def start(self) -> None:
         """A cell begins."""
-        self._started_s = self._phase_started_s = time.monotonic()
+        self._started_s = self._phase_started_s = self._last_event_s = time.monotonic()
         self.phase, self.position, self.length = "starting", 0, 0
 
     def follow(self, event: Event) -> None:
         """Take over the position that an event tells."""
         phase = PHASE_OF.get(event.name)
+        before_s, self._last_event_s = self._last_event_s, event.time_s
         if phase is None:
             return
-        if phase != self.phase:
-            self.phase, self._phase_started_s = phase, event.time_s
+        if phase != self.phase:  # its first step began where the event before it ended
+            self.phase, self._phase_started_s = phase, before_s
         if event.name != "eval_start":
             self.position = int(event.number("iteration" if phase == "train" else "index"))
             self.length = int(event.number("iterations" if phase == "train" else "images"))

@@ -28,6 +28,16 @@ COLUMN_HEADS: dict[Column, str] = {
     "mask_ap": "mask AP",
     "download": "Download",
 }
+# What people call the software whose versions workers report; anything else stands as it is.
+SOFTWARE_NAMES = {
+    "python": "Python",
+    "torch": "PyTorch",
+    "mxnet": "MXNet",
+    "gluoncv": "GluonCV",
+    "cuda": "CUDA",
+    "cudnn": "CUDNN",
+    "nccl": "NCCL",
+}
 HOST_MEMORY_HEAD = "Host mem (GB)"
 DEFINITIONS = {
     "gpu": "Largest memory of the job on any one GPU during training, as NVML counts it per process; GB = 2^30 bytes.",
@@ -61,9 +71,9 @@ def render(
     Raises:
         ConfigError: the profile is unknown, or a template is missing or wrong.
     """
-    _, profile = matrix.profile(profile_name)
+    name, profile = matrix.profile(profile_name)
     cells = [cell for cell in expand(matrix, profile_name) if cell.backend == matrix.document.backend]
-    rows = [build_row(cell, records) for cell in cells]
+    rows = [build_row(cell, name, records) for cell in cells]
     used = [record for row in rows for record in row.records]
     notes = Footnotes()
     sections = [
@@ -217,7 +227,7 @@ def _software(matrix: Matrix, used: Sequence[Record]) -> list[str]:
     for record in used:
         for name, version in record.software.items():
             versions.setdefault(name, {})[str(version)] = None
-    return [f"{name} {', '.join(found)}" for name, found in versions.items()]
+    return [f"{SOFTWARE_NAMES.get(name, name)} {', '.join(found)}" for name, found in versions.items()]
 
 
 def _settings(cells: Sequence[Cell]) -> list[str]:

@@ -33,21 +33,24 @@ class Row:
         return tuple({record.run_id: record for record in self.sources.values()}.values())
 
 
-def build_row(cell: Cell, records: Sequence[Record]) -> Row:
+def build_row(cell: Cell, profile: str, records: Sequence[Record]) -> Row:
     """Choose, for every column, the newest run of the cell that has the figure.
 
-    Only runs that share one resolved recipe stand in a row: the recipe of the matrix when there is any such run, else
-    that of the newest run, and `recipe_changes` says how the matrix has moved on. A model that was given with
-    --checkpoint gives way to one that the cell trained itself. Quarantined runs never count.
+    Only runs that share one resolved recipe stand in a row: that of the matrix, whatever profile they were run with.
+    When there is none, the newest run of the same profile decides, and `recipe_changes` says how the matrix has moved
+    on since; runs of another profile then never count, or a quick trial could stand in the published document. A model
+    that was given with --checkpoint gives way to one that the cell trained itself. Quarantined runs never count.
     """
     mine = [record for record in records if record.cell_id == cell.id and record.status != "quarantined"]
-    if not mine:
-        return Row(cell, {}, None, (), False)
     wanted = recipe_values(cell.resolved())
-    recipes = [record.recipe_sha256 for record in mine]
-    chosen = digest(wanted) if digest(wanted) in recipes else recipes[-1]
-    group = [record for record in mine if record.recipe_sha256 == chosen]
-    changes = differences(recipe_values(group[-1].cell), wanted) if chosen != digest(wanted) else []
+    group = [record for record in mine if record.recipe_sha256 == digest(wanted)]
+    changes: list[str] = []
+    if not group:
+        left = [record for record in mine if record.profile == profile]
+        group = [record for record in left if record.recipe_sha256 == left[-1].recipe_sha256]
+        changes = differences(recipe_values(left[-1].cell), wanted) if left else []
+    if not group:
+        return Row(cell, {}, None, (), False)
     preferred = sorted(group, key=lambda record: (not _given(record), record.run_id), reverse=True)
     sources = {
         column: record

@@ -17,16 +17,24 @@ import torchvision
 
 
 def versions() -> dict[str, str | None]:
-    """Versions a record keeps; ``cudnn`` and ``nccl`` as the numbers their projects print."""
-    cudnn = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None
+    """Versions a record keeps, as the projects themselves write them."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "cuda": torch.version.cuda,
-        "cudnn": None if cudnn is None else str(cudnn),
+        "cudnn": _cudnn_version(),
         "nccl": _nccl_version(),
     }
+
+
+def _cudnn_version() -> str | None:
+    number = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None
+    if number is None:
+        return None
+    # 9.24.0 is 92400; before 9, 8.9.7 was 8907.
+    scale = 10000 if number >= 90000 else 1000
+    return f"{number // scale}.{number % scale // 100}.{number % 100}"
 
 
 def _nccl_version() -> str | None:
