@@ -77,7 +77,6 @@ setup(
         "jinja2>=3.1",
         "numpy>=1.26",
         "nvidia-ml-py>=12.535",
-        "pandas>=2.2",
         "pillow>=10",
         "psutil>=5.9",
         "pycocotools>=2.0.7",
@@ -92,7 +91,6 @@ setup(
         "dev": [
             "build>=1.2",
             "mypy>=1.15",
-            "pandas-stubs>=2.2",
             "pre-commit>=3.7",
             "pytest>=8.2",
             "pytest-xdist>=3.6",

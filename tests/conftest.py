@@ -12,9 +12,15 @@ from typing import Any
 import pytest
 import yaml
 
+from zoo_bench.installer import SYSTEM_CERTIFICATES
 from zoo_bench.recipe import merge
 from zoo_bench.record import Record
 from zoo_bench.store import Store
+
+# Tests that install something must work in a bare environment too, as zoo-bench itself does.
+for certificates in SYSTEM_CERTIFICATES:
+    if Path(certificates).exists():
+        os.environ.setdefault("SSL_CERT_FILE", certificates)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MATRIX = REPOSITORY / "matrix.yaml"
@@ -116,11 +122,3 @@ def broken_matrix(tmp_path: Path) -> Callable[[str, str], list[str]]:
         return [problem.replace(f"{path}:", "", 1) for problem in caught.value.problems]
 
     return broken
-
-
-def environment_folder(variable: str) -> Path:
-    """Return the folder an environment variable names; skips the test, naming the variable, when it is not set."""
-    value = os.environ.get(variable)
-    if not value:
-        pytest.skip(f"{variable} is not set; it names the folder of the real data")
-    return Path(value)

@@ -116,7 +116,7 @@ def test_nothing_measured_is_none_and_never_zero() -> None:
     assert train_timing([], 0) is None
     assert train_timing([step(1, 0.5)], 5) is None
     assert infer_timing([]) is None
-    assert memory([], []).host_bytes is None
+    assert memory([], [], None).host_bytes is None
 
 
 def test_fps_is_forward_and_postprocess_without_warm_up() -> None:
@@ -142,7 +142,7 @@ def test_memory_is_the_peak_of_the_training_on_each_gpu() -> None:
         sample(2, 30, (150, 90), (300, None)),
         sample(9, 99, (999, 999), (999, 999)),
     ]
-    found = memory([step(1, 1, time_s=5)], samples)
+    found = memory([step(1, 1, time_s=5)], samples, None)
     assert found.host_bytes == 30
     assert [(gpu.nvml_process_bytes, gpu.nvml_used_bytes) for gpu in found.gpus] == [(90, 150), (None, 300)]
     assert math.isfinite(found.host_bytes)

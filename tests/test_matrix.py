@@ -70,6 +70,11 @@ def test_profiles_that_only_measure_less_share_the_recipe() -> None:
         ("lr: 0.01}", "lr: .nan}", "lr: 0.01}", "finite number"),
         ("axes:", "overrides: [{select: '*_r52_*', set: {seed: 1}}]\naxes:", "axes:", "did you mean 'r50'?"),
         ("version: 1", "version: 1\nversion: 1", "default_profile", "the key is given twice"),
+        ("  backend: torchvision", "  backend: torchvison", "  backend: torchvision", "did you mean 'torchvision'?"),
+        ("    label: shapes", "    label: coco", "    label: shapes", "the label of coco_2017 already"),
+        ("    min_side: 64", "    min_side: 65", "    min_side: 64", "larger than max_side, 64"),
+        ("    min_side: 64", "    min_side: 8", "    min_side: 64", "greater than or equal to 64"),
+        ("backbone_weights: imagenet", "backbone_weights: w.pth", "backbone_weights: imagenet", "an absolute path"),
         ("dataset: shapes", "dataset: shaps", "  smoke:", "did you mean 'shapes'?"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -80,16 +81,72 @@ def test_garbage_among_the_events_does_not_spoil_a_run(zoo: Zoo) -> None:
     assert train.iterations_run == 30
 
 
+RETINANET = ("--select", "*retinanet*")
+
+
+def test_a_cell_whose_training_is_done_goes_on_with_its_model(zoo: Zoo) -> None:
+    assert zoo.call("run", "--phases", "train", *RETINANET).returncode == 0
+    plan = zoo.call("plan", *RETINANET).stdout
+    assert "infer, evaluate" in plan
+    assert "train," not in plan
+    assert zoo.call("run", *RETINANET).returncode == 0
+    first, second = zoo.records
+    assert (first.phases_done, second.phases_done) == (("train",), ("infer", "evaluate"))
+    assert first.checkpoint is not None
+    assert first.checkpoint == second.checkpoint
+    job = json.loads((zoo.root / second.files["log"]).with_name("job.json").read_text(encoding="utf-8"))
+    assert job["checkpoint"] == str(zoo.root / first.checkpoint.file)
+    document = zoo.call("render").stdout
+    assert f"from {first.run_id}; " in document
+    assert f"from {second.run_id}." in document
+    assert "fresh" in zoo.call("plan", *RETINANET).stdout
+
+
 def test_a_cell_whose_evaluation_failed_goes_on_at_evaluation(zoo: Zoo) -> None:
     zoo.options(fault={"phase": "evaluate", "at": 1, "kind": "kill"})
-    assert zoo.call("run", "--select", "*retinanet*").returncode == 1
+    assert zoo.call("run", *RETINANET).returncode == 1
     first = zoo.records[0]
     assert first.phases_done == ("train", "infer")
-    # The fault is part of the cell, so the way to mend it without another fingerprint is to run the phases by hand.
-    plan = zoo.call("plan", "--select", "*retinanet*").stdout
-    assert "evaluate" in plan
-    assert "train," not in plan
+    plan = zoo.call("plan", *RETINANET).stdout
+    assert "infer" not in plan
     assert f"failed in run {first.run_id}" in plan
+
+
+def test_a_new_training_leaves_inference_and_evaluation_to_do(zoo: Zoo) -> None:
+    assert zoo.call("run", *RETINANET).returncode == 0
+    assert zoo.call("run", "--force", "--phases", "train", *RETINANET).returncode == 0
+    assert "infer, evaluate" in zoo.call("plan", *RETINANET).stdout
+    before, after = zoo.records
+    footnote = next(line for line in zoo.call("render").stdout.splitlines() if "From several runs" in line)
+    assert re.search(
+        f"Train time.* from {re.escape(after.run_id)}; .*box AP.* from {re.escape(before.run_id)}", footnote
+    )
+
+
+def test_a_model_that_is_gone_is_trained_again_and_the_plan_says_so(zoo: Zoo) -> None:
+    assert zoo.call("run", "--phases", "train", *RETINANET).returncode == 0
+    record = zoo.records[0]
+    assert record.checkpoint is not None
+    (zoo.root / record.checkpoint.file).unlink()
+    plan = zoo.call("plan", *RETINANET).stdout
+    assert "train, infer, evaluate" in plan
+    assert f"the model of run {record.run_id} is gone" in plan
+
+
+def test_fps_of_an_inference_that_broke_off_is_not_shown(zoo: Zoo) -> None:
+    zoo.options(fault={"phase": "infer", "at": 5, "kind": "kill"})
+    assert zoo.call("run", *RETINANET).returncode == 1
+    assert zoo.records[0].phases_done == ("train",)
+    line = next(line for line in zoo.call("render").stdout.splitlines() if zoo.records[0].run_id in line)
+    assert line.split("|")[5].strip() == ""
+
+
+def test_a_change_of_threads_is_another_measurement(finished: Zoo) -> None:
+    text = (finished.root / "matrix.yaml").read_text(encoding="utf-8").replace("threads: null", "threads: 1")
+    (finished.root / "threads.yaml").write_text(text, encoding="utf-8")
+    plan = finished.call("plan", "--matrix", "threads.yaml").stdout
+    assert "2 of 2 would run" in plan
+    assert "runtime.threads: None -> 1" in plan
 
 
 def test_the_plan_says_what_changed(finished: Zoo) -> None:
@@ -160,18 +217,47 @@ def start(zoo: Zoo, *arguments: str) -> subprocess.Popen[str]:
     return process
 
 
-def test_ctrl_c_stops_the_worker_and_its_children_and_leaves_a_record(zoo: Zoo) -> None:
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_ends_the_worker_and_its_children_and_leaves_a_record(zoo: Zoo, number: signal.Signals) -> None:
     zoo.options(iteration_s=1, child=True)
     process = start(zoo, "run")
     workers = psutil.Process(process.pid).children(recursive=True)
     assert len(workers) >= 2
-    os.killpg(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "interrupted" in out
     assert [record.status for record in zoo.records] == ["interrupted"], "the second cell must not be begun"
-    assert not [worker for worker in workers if worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE]
+    assert not alive(workers)
+
+
+def test_an_impatient_ctrl_c_ends_a_worker_that_does_not_listen(zoo: Zoo) -> None:
+    zoo.options(fault={"phase": "train", "at": 3, "kind": "deaf"})
+    process = start(zoo, "run")
+    time.sleep(1)  # until it has gone deaf
+    workers = psutil.Process(process.pid).children(recursive=True)
+    started = time.monotonic()
+    for _ in range(3):
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.5)
+    process.communicate(timeout=60)
+    assert time.monotonic() - started < 10, "three presses must not wait for the whole patience"
+    assert process.returncode == 130
+    assert [record.status for record in zoo.records] == ["interrupted"]
+    assert not alive(workers)
+
+
+def test_a_job_that_cannot_be_started_is_an_error_and_no_traceback(zoo: Zoo) -> None:
+    (zoo.root / "results").mkdir()
+    (zoo.root / "results" / "runs").write_text("in the way")
+    done = zoo.call("run")
+    assert done.returncode == 2
+    assert "its job cannot be started" in done.stderr
 
 
 def test_an_unreadable_record_is_named_and_passed_over(zoo: Zoo) -> None:

@@ -14,8 +14,8 @@ from zoo_bench.matrix import Axes, Matrix, Override, Profile
 from zoo_bench.recipe import CellValues, merge
 from zoo_bench.selector import matches
 
-# What of a cell says how much is measured or how the job is run, and not what is computed.
-NOT_RECIPE = ("phases", "measure", "runtime", "seed")
+# What of a cell says how much is measured, not what. The seed decides neither: runs with several are one recipe.
+NOT_RECIPE = ("phases", "measure", "seed")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class Cell(CellValues):
 
 def recipe_values(resolved: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a resolved cell that two runs must share before their columns may stand in one row."""
-    return {key: value for key, value in resolved.items() if key not in NOT_RECIPE}
+    recipe = {key: value for key, value in resolved.items() if key not in NOT_RECIPE}
+    return {**recipe, "evaluate_images": resolved["measure"]["evaluate_images"]}
 
 
 def digest(value: Any) -> str:

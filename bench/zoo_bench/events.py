@@ -32,7 +32,7 @@ EVENTS = frozenset(
 
 # The numbers an event is worthless without; a line that lacks one is malformed.
 REQUIRED_NUMBERS: dict[str, tuple[str, ...]] = {
-    "step": ("iteration", "iterations", "lr", "iteration_time_s", "data_time_s", "batch_size"),
+    "step": ("iteration", "iterations", "loss", "lr", "iteration_time_s", "data_time_s", "batch_size"),
     "checkpoint_saved": ("iteration",),
     "infer_step": (
         "index", "images", "load_s", "preprocess_s", "forward_s", "postprocess_s", "encode_s", "detections",

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
 import psutil
 
@@ -30,7 +30,7 @@ class GpuSample:
 
 @dataclass(frozen=True)
 class Sample:
-    """The job at one moment (monotonic seconds): resident memory of its process tree, and its GPUs.
+    """The job at one moment (monotonic seconds): memory of its process tree, and its GPUs.
 
     Host memory is the proportional set size where the system has it, so that pages shared by a worker and its
     data-loading children count once; elsewhere the resident set size.
@@ -51,7 +51,7 @@ class Sampler:
         self._period_s = period_s
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="sampler", daemon=True)
-        self._nvml, self.nvml_problem = open_nvml() if gpus else (None, None)
+        self._nvml, self.problem = open_nvml() if gpus else (None, None)
         self.samples: list[Sample] = []
 
     def __enter__(self) -> Sampler:
@@ -65,15 +65,23 @@ class Sampler:
             self._nvml.nvmlShutdown()
 
     def _loop(self) -> None:
-        with self._path.open("w", encoding="utf-8") as stream:
-            while True:
-                sample = self._take()
-                if sample is not None:
-                    self.samples.append(sample)
-                    stream.write(json.dumps(asdict(sample)) + "\n")
-                    stream.flush()
-                if self._ended.wait(self._period_s):
-                    return
+        try:
+            with self._path.open("w", encoding="utf-8") as stream:
+                self._sample_into(stream)
+        except (OSError, psutil.Error) as error:
+            # A peak over a part of the run would pass for the peak of all of it.
+            self.samples.clear()
+            self.problem = f"sampling ended early: {error}"
+
+    def _sample_into(self, stream: TextIO) -> None:
+        while True:
+            sample = self._take()
+            if sample is not None:
+                self.samples.append(sample)
+                stream.write(json.dumps(asdict(sample)) + "\n")
+                stream.flush()
+            if self._ended.wait(self._period_s):
+                return
 
     def _take(self) -> Sample | None:
         try:
@@ -92,7 +100,7 @@ class Sampler:
         try:
             return tuple(self._gpu(index, pids) for index in self._gpus)
         except self._nvml.NVMLError as error:
-            self.nvml_problem = str(error)
+            self.problem = str(error)
             return ()
 
     def _gpu(self, index: int, pids: set[int]) -> GpuSample:

@@ -7,14 +7,17 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from zoo_bench.backends import worker_variables
 from zoo_bench.cell import Cell
+from zoo_bench.errors import StoreError
 from zoo_bench.events import PROTOCOL
+from zoo_bench.interrupts import Presses
 from zoo_bench.recipe import Phase
 
 # How long a worker may take to end after each signal, in seconds.
@@ -74,9 +77,10 @@ class DatasetPaths:
     train: SplitPaths
     val: SplitPaths
 
-    def split(self, name: Literal["train", "val"]) -> SplitPaths:
-        """Return one split by its name."""
-        return self.train if name == "train" else self.val
+    def needed(self, phases: Sequence[Phase]) -> tuple[SplitPaths, ...]:
+        """Return the splits that `phases` read: one trains on train, everything else is done on val."""
+        train = (self.train,) if "train" in phases else ()
+        return (*train, self.val) if set(phases) - {"train"} else train
 
 
 @dataclass(frozen=True)
@@ -117,19 +121,29 @@ class Job:
 
 
 def launch(job: Job) -> subprocess.Popen[bytes]:
-    """Write job.json and start the worker in its own process group, its output going to the log."""
-    job.paths.output.mkdir(parents=True, exist_ok=True)
-    job.paths.job.write_text(json.dumps(job.document(), indent=2) + "\n", encoding="utf-8")
-    with job.paths.log.open("ab") as log:
-        return subprocess.Popen(
-            [*job.command, "--job", str(job.paths.job)],
-            cwd=job.folder,
-            env=_environment(job.gpus),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    """Write job.json and start the worker in its own process group, its output going to the log.
+
+    Raises:
+        StoreError: the run's folder cannot be written, or the worker's interpreter cannot be started.
+    """
+    try:
+        job.paths.output.mkdir(parents=True, exist_ok=True)
+        job.paths.job.write_text(json.dumps(job.document(), indent=2) + "\n", encoding="utf-8")
+        with job.paths.log.open("ab") as log:
+            return subprocess.Popen(
+                [*job.command, "--job", str(job.paths.job)],
+                cwd=job.folder,
+                env=_environment(job.gpus),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise StoreError(
+            f"{job.cell.id}: its job cannot be started: {error}",
+            "free some space or mend the permissions, and run again",
+        ) from None
 
 
 def _environment(gpus: Sequence[int]) -> dict[str, str]:
@@ -141,17 +155,24 @@ def _environment(gpus: Sequence[int]) -> dict[str, str]:
     }
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End the worker and everything it started: ask, insist, kill. Returns when the group is gone."""
+def stop(process: subprocess.Popen[bytes], presses: Presses) -> None:
+    """End the worker and everything it started: ask, insist, kill. Returns when the worker is gone.
+
+    Each further press (an impatient second Ctrl-C) goes on to the next stage.
+    """
     for number, patience_s in STAGES:
-        if process.poll() is None:
-            _signal_group(process.pid, number)
-        try:
-            process.wait(timeout=patience_s)
+        if process.poll() is not None:
             break
-        except subprocess.TimeoutExpired:
-            continue
+        _signal_group(process.pid, number)
+        _wait(process, patience_s, presses)
     _signal_group(process.pid, signal.SIGKILL)  # children that outlived their parent
+    process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], patience_s: float, presses: Presses) -> None:
+    before, deadline = presses.count, time.monotonic() + patience_s
+    while process.poll() is None and presses.count == before and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from zoo_bench.cell import CellName, expand
 from zoo_bench.errors import ConfigError, nearest
-from zoo_bench.matrix import Axes, AxesChange, Include, Matrix
+from zoo_bench.matrix import Axes, AxesChange, Include, Matrix, ShapesDataset
 from zoo_bench.selector import check
 from zoo_bench.yamlfile import Loc, YamlFileError, describe_lines, dotted, line_of, load_model
 
@@ -28,7 +28,7 @@ def load_matrix(path: Path) -> Matrix:
     lines = describe_lines(path)
     problems = [
         f"{path}:{line_of(lines, loc)}: {dotted(loc)}: {what}"
-        for loc, what in _undeclared(matrix) or _idle_selectors(matrix) or _unfit_cells(matrix)
+        for loc, what in [*_undeclared(matrix), *_datasets(matrix)] or _idle_selectors(matrix) or _unfit_cells(matrix)
     ]
     if problems:
         raise YamlFileError(problems)
@@ -52,9 +52,35 @@ def _undeclared(matrix: Matrix) -> list[Problem]:
         for name in _names(getattr(place, axis))
         if name not in known
     ]
+    backends = _backends(matrix)
+    if matrix.document.backend not in backends:
+        advice = nearest(matrix.document.backend, backends)
+        problems.append((("document", "backend"), f"'{matrix.document.backend}' is on no axis; {advice}"))
     if matrix.default_profile not in matrix.profiles:
         advice = nearest(matrix.default_profile, matrix.profiles)
         problems.append((("default_profile",), f"'{matrix.default_profile}' is not a profile; {advice}"))
+    return problems
+
+
+def _backends(matrix: Matrix) -> set[str]:
+    """Every backend that the axes, a profile or include name."""
+    backends = {*matrix.axes.backend, *(cell.backend for cell in matrix.include)}
+    for profile in matrix.profiles.values():
+        backends.update(profile.axes.backend or ())
+    return backends
+
+
+def _datasets(matrix: Matrix) -> list[Problem]:
+    """Labels that two datasets share, which would give their cells one id, and sizes that exclude each other."""
+    problems: list[Problem] = []
+    owners: dict[str, str] = {}
+    for name, dataset in matrix.datasets.items():
+        owner = owners.setdefault(dataset.label, name)
+        if owner != name:
+            problems.append((("datasets", name, "label"), f"'{dataset.label}' is the label of {owner} already"))
+        if isinstance(dataset, ShapesDataset) and dataset.min_side > dataset.max_side:
+            what = f"{dataset.min_side} is larger than max_side, {dataset.max_side}"
+            problems.append((("datasets", name, "min_side"), what))
     return problems
 
 
@@ -95,11 +121,8 @@ def _detail(detail: Any) -> str:
 
 def _universe(matrix: Matrix) -> Iterator[CellName]:
     """Every cell that the declared names could make, used or not: what a selector in the file may speak of."""
-    backends = {*matrix.axes.backend, *(cell.backend for cell in matrix.include)}
-    for profile in matrix.profiles.values():
-        backends.update(profile.axes.backend or ())
     everything = itertools.product(
-        sorted(backends),
+        sorted(_backends(matrix)),
         matrix.detectors.items(),
         matrix.backbones,
         matrix.schedules,

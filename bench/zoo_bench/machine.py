@@ -80,6 +80,15 @@ def describe_machine() -> MachineInfo:
     )
 
 
+def usable_gpus(machine: MachineInfo) -> tuple[GpuDevice, ...]:
+    """Return the GPUs that the caller may use: all, or those that CUDA_VISIBLE_DEVICES names, in its order."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        return machine.gpus
+    words = [word.strip() for word in listed.split(",") if word.strip()]
+    return tuple(gpu for word in words for gpu in machine.gpus if word == str(gpu.index) or gpu.uuid.startswith(word))
+
+
 def describe_limits(folder: Path) -> Limits:
     """Look at what `folder`, which exists, and this process have left."""
     return Limits(

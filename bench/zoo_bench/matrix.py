@@ -9,7 +9,7 @@ from pydantic import Field
 from zoo_bench.errors import ConfigError, nearest
 from zoo_bench.recipe import Count, Name, PartialSchedule, PartialValues, Positive, Strict
 
-Split = Literal["train", "val"]
+Side = Annotated[int, Field(ge=64, le=4096, description="pixels")]
 
 
 class SplitFiles(Strict):
@@ -37,8 +37,8 @@ class ShapesDataset(Strict):
     seed: Count
     train_images: Positive
     val_images: Positive
-    min_side: Annotated[int, Field(ge=32)]
-    max_side: Annotated[int, Field(ge=32)]
+    min_side: Side
+    max_side: Side
     max_objects: Annotated[int, Field(ge=1, le=8)]
 
 
@@ -132,6 +132,7 @@ class Matrix(Strict):
 
     version: Literal[1]
     default_profile: str
+    scorer: Literal["hotcoco", "pycocotools"] = Field(description="computes COCO AP; they agree to 1e-9")
     document: Document
     target: Target
     datasets: dict[Name, Dataset] = Field(min_length=1)

@@ -71,11 +71,15 @@ class AllocatorPeak(Strict):
 
 
 class Memory(Strict):
-    """Peaks over the training. `host_bytes`: resident memory of the job's process tree."""
+    """Peaks over the training. `host_bytes`: proportional set size of the job's process tree.
+
+    `problem` says why something is missing.
+    """
 
     host_bytes: int | None
     gpus: tuple[GpuMemory, ...]
     allocator: tuple[AllocatorPeak, ...]
+    problem: str | None
 
 
 def train_timing(events: Sequence[Event], warmup_iterations: int) -> TrainTiming | None:
@@ -121,7 +125,7 @@ def infer_timing(events: Iterable[Event]) -> InferTiming | None:
     return InferTiming(images=len(steps), detections_per_image=detections, **parts)
 
 
-def memory(events: Sequence[Event], samples: Sequence[Sample]) -> Memory:
+def memory(events: Sequence[Event], samples: Sequence[Sample], problem: str | None) -> Memory:
     """Take the peaks over the training, or over the whole job where nothing was trained."""
     last_step_s = max((event.time_s for event in events if event.name == "step"), default=math.inf)
     window = [sample for sample in samples if sample.time_s <= last_step_s] or list(samples)
@@ -139,6 +143,7 @@ def memory(events: Sequence[Event], samples: Sequence[Sample]) -> Memory:
             for event in events
             if event.name == "allocator_peak"
         ),
+        problem=problem,
     )
 
 

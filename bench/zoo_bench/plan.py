@@ -10,8 +10,8 @@ from zoo_bench.errors import ConfigError
 from zoo_bench.recipe import PHASES, Phase, differences
 from zoo_bench.record import Checkpoint, Inputs, Record
 
-# Of a cell's values, those that change neither what is computed nor how much is measured.
-NOT_FINGERPRINTED = ("phases", "runtime")
+# Phases are tracked one by one, beside the fingerprint.
+NOT_FINGERPRINTED = ("phases",)
 SHOWN_DIFFERENCES = 2
 
 
@@ -78,9 +78,9 @@ def _plan_cell(cell: Cell, inputs: Inputs, records: Sequence[Record], request: R
     earlier = [record for record in records if record.cell_id == cell.id]
     same = [record for record in earlier if record.fingerprint == mark and record.status != "quarantined"]
     wanted = request.phases or cell.phases
-    done = {phase for record in same for phase in record.phases_done}
+    done = _done(same)
     left = wanted if request.force else tuple(phase for phase in wanted if phase not in done)
-    checkpoint = request.checkpoint or _checkpoint(same, request.available)
+    checkpoint = request.checkpoint or _checkpoint(done, request.available)
     if left and "train" not in left and checkpoint is None:
         if "train" not in wanted:
             raise ConfigError(
@@ -91,12 +91,28 @@ def _plan_cell(cell: Cell, inputs: Inputs, records: Sequence[Record], request: R
     if "train" in left:
         left, checkpoint = wanted, None
     reason = _reason(cell, inputs, earlier, same, left, request)
+    if "train" in left and "train" in done and not request.force:
+        reason = f"the model of run {done['train'].run_id} is gone"
     return PlannedCell(cell, inputs, mark, left, reason, checkpoint if left else None)
 
 
-def _checkpoint(same: Sequence[Record], available: frozenset[str]) -> Checkpoint | None:
-    left_behind = (record.checkpoint for record in reversed(same) if "train" in record.phases_done)
-    return next((found for found in left_behind if found and found.file in available), None)
+def _done(same: Sequence[Record]) -> dict[Phase, Record]:
+    """Return, for every phase that is done, the newest run that did it.
+
+    Inference and evaluation count only when they were done with the model of the newest training, where there is one.
+    """
+    trained = next((record for record in reversed(same) if "train" in record.phases_done), None)
+    weights = trained.checkpoint.sha256 if trained and trained.checkpoint else None
+    done: dict[Phase, Record] = {}
+    for record in same:
+        if weights is None or (record.checkpoint is not None and record.checkpoint.sha256 == weights):
+            done.update(dict.fromkeys(record.phases_done, record))
+    return done
+
+
+def _checkpoint(done: Mapping[Phase, Record], available: frozenset[str]) -> Checkpoint | None:
+    found = done["train"].checkpoint if "train" in done else None
+    return found if found and found.file in available else None
 
 
 def _reason(
@@ -108,7 +124,9 @@ def _reason(
     request: Request,
 ) -> str:
     if not left:
-        return f"run {same[-1].run_id}"
+        wanted = request.phases or cell.phases
+        runs = dict.fromkeys(record.run_id for phase, record in _done(same).items() if phase in wanted)
+        return f"run {', '.join(runs)}"
     if request.force:
         return "forced"
     if same:

@@ -8,13 +8,21 @@ from zoo_bench.cell import Cell, expand
 from zoo_bench.datasets.locate import locate, missing
 from zoo_bench.environments import environment_status
 from zoo_bench.errors import PreflightError, nearest
-from zoo_bench.machine import MachineInfo
+from zoo_bench.machine import MachineInfo, usable_gpus
+from zoo_bench.recipe import Phase
 from zoo_bench.session import Session
 
+Need = tuple[Cell, tuple[Phase, ...]]
 
-def check(session: Session, cells: Sequence[Cell], machine: MachineInfo) -> None:
-    """Raise PreflightError when some cell could not run here, naming the profiles that would."""
-    problems = shortcomings(session, cells, machine)
+
+def needs_of(cells: Iterable[Cell]) -> list[Need]:
+    """Return the cells with all their phases, as if nothing had been run yet."""
+    return [(cell, cell.phases) for cell in cells]
+
+
+def check(session: Session, needs: Iterable[Need], machine: MachineInfo) -> None:
+    """Raise PreflightError when some cell's phases could not run here, naming the profiles that would."""
+    problems = shortcomings(session, needs, machine)
     if not problems:
         return
     fitting = fitting_profiles(session, machine)
@@ -29,21 +37,23 @@ def check(session: Session, cells: Sequence[Cell], machine: MachineInfo) -> None
 def fitting_profiles(session: Session, machine: MachineInfo) -> list[str]:
     """Return the profiles of the matrix whose cells could all run here."""
     return [
-        name for name in session.matrix.profiles if not shortcomings(session, expand(session.matrix, name), machine)
+        name
+        for name in session.matrix.profiles
+        if not shortcomings(session, needs_of(expand(session.matrix, name)), machine)
     ]
 
 
-def shortcomings(session: Session, cells: Iterable[Cell], machine: MachineInfo) -> list[str]:
-    """Return what this machine or the backends lack for `cells`, each once."""
+def shortcomings(session: Session, needs: Iterable[Need], machine: MachineInfo) -> list[str]:
+    """Return what this machine or the backends lack for the cells' phases, each once."""
     found: dict[str, None] = {}
-    for cell in cells:
-        for problem in (*_hardware(cell, machine), *_backend(session, cell), *_dataset(session, cell)):
+    for cell, phases in needs:
+        for problem in (*_hardware(cell, machine), *_backend(session, cell), *_dataset(session, cell, phases)):
             found[problem] = None
     return list(found)
 
 
 def _hardware(cell: Cell, machine: MachineInfo) -> list[str]:
-    have = len(machine.gpus)
+    have = len(usable_gpus(machine))
     if cell.gpus <= have:
         return []
     why = f" ({machine.nvml_problem})" if machine.nvml_problem else ""
@@ -65,7 +75,7 @@ def _backend(session: Session, cell: Cell) -> list[str]:
     if cell.gpus > offers.max_gpus:
         problems.append(
             f"backend {backend.name} drives {offers.max_gpus} GPU(s) at most, and {cell.gpus} are asked for; "
-            f"--gpus {offers.max_gpus} measures on that many"
+            f"with --gpus {offers.max_gpus} the batch is smaller and the learning rate stays"
         )
     environment = environment_status(backend, session.workspace, session.machine)
     if environment.source == "machine" and not environment.ready:
@@ -73,10 +83,10 @@ def _backend(session: Session, cell: Cell) -> list[str]:
     return problems
 
 
-def _dataset(session: Session, cell: Cell) -> list[str]:
+def _dataset(session: Session, cell: Cell, phases: Sequence[Phase]) -> list[str]:
     declared = session.matrix.datasets[cell.dataset]
     paths = locate(cell.dataset, declared, session.workspace, session.machine.datasets)
-    lacking = missing(declared, paths)
+    lacking = missing(declared, paths, phases)
     if not lacking:
         return []
     return [f"dataset {cell.dataset}: {lacking[0]}; put it there, or name its folder in machine.yaml"]

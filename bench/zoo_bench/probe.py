@@ -15,15 +15,6 @@ TIMEOUT_S = 180.0
 LINES_SHOWN = 12
 
 
-class ProbedDevice(BaseModel):
-    """A GPU the framework can see."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    capability: str
-
-
 class Probe(BaseModel):
     """What a backend's probe module printed. `arch_list` holds the build's targets, such as ``sm_70``."""
 
@@ -32,7 +23,6 @@ class Probe(BaseModel):
     versions: dict[str, str | None]
     arch_list: tuple[str, ...] = ()
     cuda_available: bool = False
-    devices: tuple[ProbedDevice, ...] = ()
 
 
 def probe_backend(backend: Backend, python: Path) -> Probe | None:

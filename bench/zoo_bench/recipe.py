@@ -6,9 +6,10 @@ wrote down is an error, so that a record always says where each one came from.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, create_model
 from pydantic_core import CoreSchema, core_schema
 
 Phase = Literal["train", "infer", "evaluate"]
@@ -17,6 +18,15 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _weights(value: str) -> str:
+    if value not in ("imagenet", "none") and not Path(value).is_absolute():
+        raise ValueError(f"expected imagenet, none or an absolute path, found '{value}'")
+    return value
+
+
+Weights = Annotated[str, AfterValidator(_weights)]
 
 
 class Strict(BaseModel):
@@ -43,7 +53,7 @@ class PerPhase(Strict):
 class Model(Strict):
     """Widths, sizes and sampling of a detector. Backbone depth and width follow from the backbone's name alone."""
 
-    backbone_weights: str = Field(description="imagenet, none, or the path of a weights file")
+    backbone_weights: Weights = Field(description="imagenet, none, or the absolute path of a weights file")
     batch_norm: Literal["frozen", "live"]
     frozen_stages: Annotated[int, Field(ge=0, le=5)] = Field(description="stem and stages that are not trained")
     fpn_channels: Positive
@@ -110,10 +120,9 @@ class Measure(Strict):
 
 
 class Runtime(Strict):
-    """How the job is run; none of it changes what is computed."""
+    """How the job is run: it changes no AP, but s/iter and fps."""
 
     data_workers: Count
-    checkpoint_interval: Positive = Field(description="iterations")
     threads: Positive | None = Field(description="CPU threads of the framework; null: its own choice")
 
 

@@ -25,7 +25,7 @@ class Inputs(Strict):
 
 
 class Checkpoint(Strict):
-    """The weights a run made or was given. `file` is relative to the workspace, or absolute when it lies outside.
+    """The weights a run made or was given. `file` is relative to the workspace; of one outside, the bare name.
 
     `trained`: the whole schedule was run. `given`: the user supplied the file with --checkpoint.
     """

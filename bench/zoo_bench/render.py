@@ -41,7 +41,7 @@ SOFTWARE_NAMES = {
 HOST_MEMORY_HEAD = "Host mem (GB)"
 DEFINITIONS = {
     "gpu": "Largest memory of the job on any one GPU during training, as NVML counts it per process; GB = 2^30 bytes.",
-    "host": "No GPU: peak resident memory of the job's process tree during training; GB = 2^30 bytes.",
+    "host": "No GPU: peak memory (proportional set size) of the job's process tree during training; GB = 2^30 bytes.",
     "s_per_iter": "Mean wall time of an iteration in the steady state, data loading included.",
     "fps": "Images per second at batch 1 on one device, forward and postprocessing.",
 }
@@ -143,7 +143,7 @@ def _figure(column: Column, row: Row, available: Callable[[str], bool]) -> str:
         return ""
     measured = record.measurements
     if column == "memory" and measured.memory:
-        peak = peak_bytes(measured.memory)
+        peak = peak_bytes(measured.memory, on_gpu=record.cell["gpus"] > 0)
         return f"{peak / GIB:.1f}" if peak is not None else ""
     if column == "s_per_iter" and measured.train:
         return f"{measured.train.mean_s:.3f}"
@@ -156,9 +156,9 @@ def _figure(column: Column, row: Row, available: Callable[[str], bool]) -> str:
     return _links(record, available)
 
 
-def peak_bytes(memory: Memory) -> int | None:
-    """Return the table's memory: the most on any one GPU, else the host's when the job had no GPU."""
-    if not memory.gpus:
+def peak_bytes(memory: Memory, *, on_gpu: bool) -> int | None:
+    """Return the table's memory: the most on any one GPU; the host's only for a job that had no GPU."""
+    if not on_gpu:
         return memory.host_bytes
     known = [gpu.nvml_process_bytes for gpu in memory.gpus if gpu.nvml_process_bytes is not None]
     return max(known, default=None)
@@ -185,7 +185,7 @@ def _remarks(row: Row) -> list[str]:
             origins[record.run_id].append(COLUMN_HEADS[column])
         remarks.append(
             "From several runs of one recipe: "
-            + "; ".join(f"{', '.join(heads)} from {run_id}" for run_id, heads in origins.items())
+            + "; ".join(f"{', '.join(heads)} from {escape(run_id)}" for run_id, heads in origins.items())
             + "."
         )
     if row.attempt is not None and row.attempt.status != "succeeded":

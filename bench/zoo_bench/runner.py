@@ -15,6 +15,7 @@ from zoo_bench.detections import EvaluationError, read_ground_truth
 from zoo_bench.evaluate import METRICS, CocoScores, MetricSet, score
 from zoo_bench.events import Event
 from zoo_bench.executors.local import Outcome, run_job
+from zoo_bench.interrupts import Presses, held_back
 from zoo_bench.job import DatasetPaths, Job, JobPaths
 from zoo_bench.measure import infer_timing, memory, train_timing
 from zoo_bench.outcome import judge, phases_done
@@ -63,7 +64,8 @@ class Setting:
     store: Store
     profile: str
     machine: Mapping[str, Any]
-    scorer: str = "hotcoco"
+    scorer: str
+    given_model: Path | None
 
 
 def run_cells(
@@ -71,21 +73,28 @@ def run_cells(
     bench_of: Callable[[PlannedCell], Bench],
     setting: Setting,
     watcher: Watcher,
-) -> list[Record]:
-    """Run every cell that is not fresh, one at a time; Ctrl-C ends the running cell and the rest are not begun."""
+) -> tuple[list[Record], bool]:
+    """Run every cell that is not fresh, one at a time; return their records, and whether Ctrl-C ended it.
+
+    Ctrl-C stops the running cell, whose record is still written, and the rest are not begun.
+    """
     records: list[Record] = []
-    for cell in planned:
-        if cell.fresh:
-            continue
-        record = run_cell(cell, bench_of(cell), setting, watcher)
-        records.append(record)
-        if record.status == "interrupted":
-            break
-    return records
+    with held_back() as presses:
+        for cell in planned:
+            if cell.fresh:
+                continue
+            records.append(run_cell(cell, bench_of(cell), setting, watcher, presses))
+            if presses.count:
+                break
+        return records, presses.count > 0
 
 
-def run_cell(planned: PlannedCell, bench: Bench, setting: Setting, watcher: Watcher) -> Record:
-    """Run one cell to its record, and store that."""
+def run_cell(planned: PlannedCell, bench: Bench, setting: Setting, watcher: Watcher, presses: Presses) -> Record:
+    """Run one cell to its record, and store that.
+
+    Raises:
+        StoreError: the job could not be started, or its record not be written.
+    """
     run_id = new_run_id()
     paths = JobPaths(setting.store.run_folder(run_id))
     job = Job(
@@ -94,13 +103,13 @@ def run_cell(planned: PlannedCell, bench: Bench, setting: Setting, watcher: Watc
         phases=planned.phases,
         dataset=bench.dataset,
         gpus=bench.gpus,
-        checkpoint=_checkpoint_path(planned.checkpoint, setting.workspace),
+        checkpoint=_checkpoint_path(planned.checkpoint, setting),
         paths=paths,
         command=bench.command,
         folder=bench.folder,
     )
     watcher.cell_started(planned, paths.log)
-    outcome = run_job(job, watcher.event)
+    outcome = run_job(job, watcher.event, presses)
     status, reason = judge(outcome, planned.phases)
     scores, problem = _scores(outcome.events, job, setting.scorer)
     if problem and status == "succeeded":
@@ -111,8 +120,10 @@ def run_cell(planned: PlannedCell, bench: Bench, setting: Setting, watcher: Watc
     return record
 
 
-def _checkpoint_path(checkpoint: Checkpoint | None, workspace: Workspace) -> Path | None:
-    return workspace.root / checkpoint.file if checkpoint else None
+def _checkpoint_path(checkpoint: Checkpoint | None, setting: Setting) -> Path | None:
+    if checkpoint is None:
+        return None
+    return setting.given_model if checkpoint.given else setting.workspace.root / checkpoint.file
 
 
 def _scores(events: Sequence[Event], job: Job, scorer: str) -> tuple[CocoScores | None, str]:
@@ -130,6 +141,8 @@ def _scores(events: Sequence[Event], job: Job, scorer: str) -> tuple[CocoScores 
         return score(annotations, job.paths.detections, masks=job.cell.masks, scorer=scorer, image_ids=images), ""
     except EvaluationError as error:
         return None, error.message
+    except Exception as error:  # noqa: BLE001 - whatever a scorer trips over, a finished training must be recorded
+        return None, f"{scorer}: {type(error).__name__}: {error}"
 
 
 def _reported(event: Event) -> CocoScores:
@@ -169,7 +182,7 @@ def _record(
         fingerprint=planned.fingerprint,
         inputs=planned.inputs,
         status=status,
-        reason=reason,
+        reason=_without_folders(reason, root),
         phases=planned.phases,
         phases_done=tuple(done),
         started_unix_s=outcome.started_unix_s,
@@ -177,20 +190,22 @@ def _record(
         measurements=Measurements(
             train=train_timing(events, cell.measure.warmup_iterations),
             infer=infer_timing(events),
-            memory=memory(events, outcome.samples),
+            memory=memory(events, outcome.samples, outcome.sampler_problem),
             scores=scores,
         ),
         definitions={**DEFINITIONS, "scorer": scores.scorer if scores else setting.scorer},
-        machine={
-            **setting.machine,
-            "nvml_problem": outcome.nvml_problem or setting.machine.get("nvml_problem"),
-        },
+        machine=dict(setting.machine),
         software=_software(events),
         checkpoint=_keep_model(events, job, root) if "train" in done else planned.checkpoint,
         files={name: os.path.relpath(path, root) for name, path in files.items()},
-        command=job.command,
+        command=tuple(_without_folders(word, root) for word in job.command),
         zoo_bench=__version__,
     )
+
+
+def _without_folders(text: str, root: Path) -> str:
+    """Make paths relative to the workspace, and to home outside of it: records are published."""
+    return text.replace(f"{root}{os.sep}", "").replace(str(Path.home()), "~")
 
 
 def _software(events: Sequence[Event]) -> dict[str, str]:
@@ -215,7 +230,7 @@ def describe_model(path: Path, root: Path, *, trained: bool, cell_id: str | None
     if cell_id is not None:
         path = path.rename(path.with_name(f"{cell_id.split('/', 1)[1]}-{sha256[:8]}{path.suffix}"))
     return Checkpoint(
-        file=os.path.relpath(path, root) if path.is_relative_to(root) else str(path),
+        file=os.path.relpath(path, root) if path.is_relative_to(root) else path.name,
         sha256=sha256,
         bytes=path.stat().st_size,
         trained=trained,

@@ -102,7 +102,7 @@ class Session:
     def plan(self) -> tuple[PlannedCell, ...]:
         """Decide what is left to run."""
         records = self.contents.records
-        left_behind = {record.checkpoint.file for record in records if record.checkpoint}
+        left_behind = {r.checkpoint.file for r in records if r.checkpoint and not r.checkpoint.given}
         request = Request(
             phases=parse_phases(self.asked.phases),
             force=self.asked.force,

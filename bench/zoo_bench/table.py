@@ -11,6 +11,7 @@ from zoo_bench.recipe import differences
 from zoo_bench.record import Record
 
 Column = Literal["memory", "s_per_iter", "fps", "box_ap", "mask_ap", "download"]
+OF_ONE_MODEL: tuple[Column, ...] = ("fps", "box_ap", "mask_ap", "download")
 COLUMNS: tuple[Column, ...] = ("memory", "s_per_iter", "fps", "box_ap", "mask_ap", "download")
 
 
@@ -38,8 +39,9 @@ def build_row(cell: Cell, profile: str, records: Sequence[Record]) -> Row:
 
     Only runs that share one resolved recipe stand in a row: that of the matrix, whatever profile they were run with.
     When there is none, the newest run of the same profile decides, and `recipe_changes` says how the matrix has moved
-    on since; runs of another profile then never count, or a quick trial could stand in the published document. A model
-    that was given with --checkpoint gives way to one that the cell trained itself. Quarantined runs never count.
+    on since; runs of another profile then never count, or a quick trial could stand in the published document. fps, AP
+    and Download are of one model; one that was given with --checkpoint gives way to one that the cell trained itself.
+    Quarantined runs never count.
     """
     mine = [record for record in records if record.cell_id == cell.id and record.status != "quarantined"]
     wanted = recipe_values(cell.resolved())
@@ -51,15 +53,33 @@ def build_row(cell: Cell, profile: str, records: Sequence[Record]) -> Row:
         changes = differences(recipe_values(left[-1].cell), wanted) if left else []
     if not group:
         return Row(cell, {}, None, (), False)
-    preferred = sorted(group, key=lambda record: (not _given(record), record.run_id), reverse=True)
-    sources = {
-        column: record
-        for column in COLUMNS
-        for record in [next((found for found in preferred if HAS[column](found)), None)]
-        if record is not None
-    }
+    newest = sorted(group, key=lambda record: record.run_id, reverse=True)
+    model = _model_of_row(newest)
+    sources: dict[Column, Record] = {}
+    for column in COLUMNS:
+        fitting = (r for r in newest if HAS[column](r) and (column not in OF_ONE_MODEL or _weights(r) == model))
+        found = next(fitting, None)
+        if found is not None:
+            sources[column] = found
     untrained = "fps" not in sources and any(record.measurements.infer for record in group)
     return Row(cell, sources, group[-1], tuple(changes), untrained)
+
+
+def _model_of_row(newest: Sequence[Record]) -> str | None:
+    """Return the digest of the weights that fps, AP and Download of a row speak of: the newest evaluated ones.
+
+    Without any that were evaluated, the newest trained ones; the cell's own before given ones.
+    """
+    ranked = sorted(
+        (record for record in newest if _trained(record)),
+        key=lambda record: (not _given(record), HAS["box_ap"](record), record.run_id),
+        reverse=True,
+    )
+    return next((_weights(record) for record in ranked), None)
+
+
+def _weights(record: Record) -> str | None:
+    return record.checkpoint.sha256 if record.checkpoint else None
 
 
 def _given(record: Record) -> bool:
@@ -78,7 +98,7 @@ def _memory_is_of_training(record: Record) -> bool:
 HAS: dict[Column, Callable[[Record], bool]] = {
     "memory": _memory_is_of_training,
     "s_per_iter": lambda record: record.measurements.train is not None and "train" in record.phases_done,
-    "fps": lambda record: record.measurements.infer is not None and _trained(record),
+    "fps": lambda record: record.measurements.infer is not None and "infer" in record.phases_done and _trained(record),
     "box_ap": lambda record: (
         record.measurements.scores is not None and record.measurements.scores.box is not None and _trained(record)
     ),

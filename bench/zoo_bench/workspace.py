@@ -64,10 +64,3 @@ class Workspace:
     def envs(self) -> Path:
         """Worker environments."""
         return self.state / "envs"
-
-    def find(self, relative: str) -> Path | None:
-        """Return `relative` in the workspace, else in what came with the installation, else None."""
-        for base in (self.root, bundled_root()):
-            if (base / relative).exists():
-                return base / relative
-        return None

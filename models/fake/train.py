@@ -22,7 +22,7 @@ from typing import Any, Dict
 
 from models import worker
 
-KINDS = ("error", "out_of_memory", "diverged", "exit", "kill", "hang", "lie", "garbage")
+KINDS = ("error", "out_of_memory", "diverged", "exit", "kill", "hang", "deaf", "lie", "garbage")
 METRICS = [
     "ap",
     "ap50",
@@ -132,7 +132,10 @@ def fault(options: Dict[str, Any], phase: str, step: int, events: worker.EventWr
         os._exit(3)
     if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    if kind == "hang":
+    if kind == "deaf":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if kind in ("hang", "deaf"):
         time.sleep(600)
     if kind == "lie":
         events.write("run_stop", status="success")

@@ -127,16 +127,24 @@ def flipped(image: Tensor, target: Target) -> tuple[Tensor, Target]:
     return image.flip(-1), mirrored
 
 
-class TrainingSet(Dataset[tuple[Tensor, Target]]):
-    """Images and targets by (index, flip): the sampler draws the flips, so workers change nothing."""
+class TrainingSet(Dataset["tuple[Tensor, Target] | worker.WorkerError"]):
+    """Images and targets by (index, flip): the sampler draws the flips, so workers change nothing.
+
+    A failure is returned, not raised: the loader would turn it into a page of its own traceback.
+    """
 
     def __init__(self, samples: Sequence[Sample], masks: bool) -> None:
         self._samples = samples
         self._masks = masks
 
-    def __getitem__(self, drawn: tuple[int, bool]) -> tuple[Tensor, Target]:
+    def __getitem__(self, drawn: tuple[int, bool]) -> tuple[Tensor, Target] | worker.WorkerError:
         index, flip = drawn
-        sample = self._samples[index]
+        try:
+            return self._load(self._samples[index], flip)
+        except worker.WorkerError as error:
+            return error
+
+    def _load(self, sample: Sample, flip: bool) -> tuple[Tensor, Target]:
         target = {
             "boxes": torch.from_numpy(sample.boxes.copy()),
             "labels": torch.from_numpy(sample.labels.copy()),
@@ -147,8 +155,8 @@ class TrainingSet(Dataset[tuple[Tensor, Target]]):
         return flipped(image, target) if flip else (image, target)
 
 
-class ImageSet(Dataset[Tensor]):
-    """The images alone, in order."""
+class ImageSet(Dataset["Tensor | worker.WorkerError"]):
+    """The images alone, in order; failures as in `TrainingSet`."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self._samples = samples
@@ -156,8 +164,11 @@ class ImageSet(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self._samples)
 
-    def __getitem__(self, index: int) -> Tensor:
-        return load_image(self._samples[index])
+    def __getitem__(self, index: int) -> Tensor | worker.WorkerError:
+        try:
+            return load_image(self._samples[index])
+        except worker.WorkerError as error:
+            return error
 
 
 class EndlessBatches:
@@ -197,12 +208,20 @@ def training_batches(
         collate_fn=_as_lists,
         **_worker_values(workers),
     )
-    return iter(loader)
+    return _raised(loader)
 
 
 def image_stream(samples: Sequence[Sample], workers: int) -> Iterator[Tensor]:
     """Every image once, in order, loaded ahead by ``workers`` processes."""
-    return iter(DataLoader(ImageSet(samples), batch_size=None, **_worker_values(workers)))
+    return _raised(DataLoader(ImageSet(samples), batch_size=None, **_worker_values(workers)))
+
+
+def _raised(loader: DataLoader[Any]) -> Iterator[Any]:
+    """What a loader gives; a failure that a loading process handed over is raised here, in one line."""
+    for item in loader:
+        if isinstance(item, worker.WorkerError):
+            raise item
+        yield item
 
 
 def _worker_values(workers: int) -> dict[str, Any]:
@@ -224,5 +243,8 @@ def _start_worker(_index: int) -> None:
     torch.set_num_threads(1)
 
 
-def _as_lists(items: list[tuple[Tensor, Target]]) -> Batch:
+def _as_lists(items: list[Any]) -> Batch | worker.WorkerError:
+    failure = next((item for item in items if isinstance(item, worker.WorkerError)), None)
+    if failure is not None:
+        return failure
     return [image for image, _ in items], [target for _, target in items]

@@ -2,8 +2,7 @@
 
 versions      {python, torch, torchvision, cuda, cudnn, nccl}; null for what the build lacks
 arch_list     compute capabilities the torch build was compiled for, also readable on a machine without a GPU
-cuda_available
-devices       [{name, capability: "7.0"}] of the GPUs torch can see
+cuda_available  whether torch can use a GPU here
 """
 
 from __future__ import annotations
@@ -49,23 +48,12 @@ def _arch_list() -> list[str]:
     return flags.split() if flags else []
 
 
-def _devices() -> list[dict[str, str]]:
-    return [
-        {
-            "name": torch.cuda.get_device_name(index),
-            "capability": ".".join(str(part) for part in torch.cuda.get_device_capability(index)),
-        }
-        for index in range(torch.cuda.device_count())
-    ]
-
-
 def probe() -> dict[str, object]:
     """The object this module prints."""
     return {
         "versions": versions(),
         "arch_list": _arch_list(),
         "cuda_available": torch.cuda.is_available(),
-        "devices": _devices(),
     }
 
 

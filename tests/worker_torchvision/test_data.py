@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from itertools import islice
 from pathlib import Path
@@ -120,3 +121,15 @@ def test_an_image_that_is_not_what_its_annotation_says_is_a_data_error(split: da
         other = data.Sample(1, tmp_path / name, WIDTH, HEIGHT, sample.boxes, sample.labels, ())
         with pytest.raises(worker.WorkerError, match=said):
             data.load_image(other)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_breaks_in_a_loading_process_is_one_line(split: data.Split, tmp_path: Path, workers: int) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff no image")
+    samples = [dataclasses.replace(sample, path=broken) for sample in data.with_objects(split.samples)]
+    for stream in (data.image_stream(samples, workers), data.training_batches(samples, False, 2, 0.5, 0, workers)):
+        with pytest.raises(worker.WorkerError, match="cannot read the image") as caught:
+            next(stream)
+        assert caught.value.kind == "data"
+        assert "Traceback" not in str(caught.value)

@@ -13,6 +13,7 @@ from zoo_bench.datasets.locate import locate, prepare, settings
 from zoo_bench.display import bar
 from zoo_bench.errors import EXIT_CELL_FAILED, EXIT_OK, ConfigError, nearest
 from zoo_bench.matrix import Dataset, ShapesDataset, json_schema
+from zoo_bench.recipe import PHASES
 from zoo_bench.session import Asked, Session
 
 
@@ -40,7 +41,7 @@ def check(asked: Asked, name: str) -> int:
     progress, advance = bar(Console(stderr=True), f"dataset {name}")
     with progress:
         if isinstance(declared, ShapesDataset):
-            prepare(declared, paths, advance)
+            prepare(declared, paths, PHASES, advance)
         reports = [check_dataset(s.images, s.annotations, progress=advance) for s in (paths.train, paths.val)]
     for report in reports:
         print(report.to_text())

@@ -16,8 +16,9 @@ from zoo_bench.display import bar, plain_table
 from zoo_bench.environments import EnvironmentStatus, ensure_environment, environment_status
 from zoo_bench.errors import EXIT_OK
 from zoo_bench.machine import MachineInfo, describe_limits, describe_machine
-from zoo_bench.preflight import shortcomings
+from zoo_bench.preflight import needs_of, shortcomings
 from zoo_bench.probe import Probe, probe_backend
+from zoo_bench.recipe import PHASES
 from zoo_bench.session import Asked, Session
 
 GB = 1e9
@@ -59,7 +60,7 @@ def doctor(asked: Asked, *, fix: bool) -> int:
         table.add_row(finding.what, verdict, Text(finding.found), Text(finding.remedy))
     console.print(table)
     for name, profile in session.matrix.profiles.items():
-        lacking = shortcomings(session, expand(session.matrix, name), machine)
+        lacking = shortcomings(session, needs_of(expand(session.matrix, name)), machine)
         verdict = Text(f"profile {name} ({profile.description}): ")
         verdict.append("would run here" if not lacking else "would not run here", style="red" if lacking else "green")
         console.print(verdict, soft_wrap=True)
@@ -126,6 +127,9 @@ def _architectures(
     backend: Backend, status: EnvironmentStatus, probe: Probe, machine: MachineInfo
 ) -> Iterator[Finding]:
     """Whether the framework's build has code for each GPU: the same major version, the same or a lower minor one."""
+    if machine.gpus and not probe.cuda_available:
+        found = "the framework cannot use the GPUs: the driver is too old for its CUDA, or the devices are hidden"
+        yield Finding(f"{backend.name} on GPUs", "lacks", found, "update the driver, or choose another variant")
     for gpu in machine.gpus:
         major, minor = (int(part) for part in gpu.compute_capability.split("."))
         built = [divmod(int(name.removeprefix("sm_")), 10) for name in probe.arch_list if name[3:].isdigit()]
@@ -155,4 +159,4 @@ def _fix(session: Session, console: Console) -> None:
         progress, advance = bar(console, f"dataset {name}")
         if not missing(declared, paths):
             with progress:
-                prepare(declared, paths, advance)
+                prepare(declared, paths, PHASES, advance)

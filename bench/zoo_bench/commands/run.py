@@ -13,8 +13,9 @@ from zoo_bench.datasets.locate import prepare
 from zoo_bench.display import Pace, bar, make_display
 from zoo_bench.environments import ensure_environment
 from zoo_bench.errors import EXIT_CELL_FAILED, EXIT_INTERRUPTED, EXIT_OK
-from zoo_bench.machine import MachineInfo, describe_machine
+from zoo_bench.machine import MachineInfo, describe_machine, usable_gpus
 from zoo_bench.plan import PlannedCell
+from zoo_bench.recipe import PHASES
 from zoo_bench.record import Record
 from zoo_bench.runner import Bench, Setting, run_cells
 from zoo_bench.session import Asked, Session
@@ -35,23 +36,24 @@ def run(asked: Asked, *, dry_run: bool) -> int:
         console.print("nothing to do; --force runs the cells again", markup=False)
         return EXIT_OK
     machine = describe_machine()
-    preflight.check(session, [cell.cell for cell in left], machine)
-    benches = _prepare(session, left, console)
-    records = _run(session, left, benches, machine, console)
+    preflight.check(session, [(cell.cell, cell.phases) for cell in left], machine)
+    benches = _prepare(session, left, machine, console)
+    records, interrupted = _run(session, left, benches, machine, console)
     print_runs([(record.cell_id, record) for record in records])
-    if any(record.status == "interrupted" for record in records):
+    if interrupted:
         return EXIT_INTERRUPTED
     return EXIT_OK if all(record.status == "succeeded" for record in records) else EXIT_CELL_FAILED
 
 
-def _prepare(session: Session, left: Sequence[PlannedCell], console: Console) -> dict[str, Bench]:
+def _prepare(session: Session, left: Sequence[PlannedCell], machine: MachineInfo, console: Console) -> dict[str, Bench]:
     """Build the worker environments, generate and check the datasets: by cell id, what the cell is run with."""
     for name in dict.fromkeys(cell.cell.dataset for cell in left):
         declared = session.matrix.datasets[name]
-        some = next(cell.cell for cell in left if cell.cell.dataset == name)
+        mine = [cell for cell in left if cell.cell.dataset == name]
+        phases = tuple(phase for phase in PHASES if any(phase in cell.phases for cell in mine))
         progress, advance = bar(console, f"dataset {name}")
         with progress:
-            prepare(declared, session.dataset(some), advance)
+            prepare(declared, session.dataset(mine[0].cell), phases, advance)
     commands: dict[str, Bench] = {}
     for cell in left:
         backend = session.backend(cell.cell)
@@ -60,7 +62,7 @@ def _prepare(session: Session, left: Sequence[PlannedCell], console: Console) ->
             command=(str(environment.python), "-m", backend.spec.run),
             folder=backend.root,
             dataset=session.dataset(cell.cell),
-            gpus=tuple(range(cell.cell.gpus)),
+            gpus=tuple(gpu.index for gpu in usable_gpus(machine)[: cell.cell.gpus]),
         )
     return commands
 
@@ -75,9 +77,17 @@ def _run(
     benches: dict[str, Bench],
     machine: MachineInfo,
     console: Console,
-) -> list[Record]:
+) -> tuple[list[Record], bool]:
     earlier = session.contents.records
     expected_s = {record.cell_id: record.duration_s for record in earlier if record.status == "succeeded"}
-    setting = Setting(session.workspace, session.store, session.profile, machine.model_dump(mode="json"))
+    given = session.asked.checkpoint
+    setting = Setting(
+        workspace=session.workspace,
+        store=session.store,
+        profile=session.profile,
+        machine=machine.model_dump(mode="json"),
+        scorer=session.matrix.scorer,
+        given_model=given.absolute() if given else None,
+    )
     with make_display(console, Pace(left, expected_s)) as display:
         return run_cells(left, lambda cell: benches[cell.cell.id], setting, display)

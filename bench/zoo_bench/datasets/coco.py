@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -16,17 +15,6 @@ from typing import Any, TypeGuard
 from zoo_bench.errors import DatasetError
 
 _CHUNK_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class AnnotationSummary:
-    """What an annotation file holds; `categories` are ``(id, name)`` in the order of their ids."""
-
-    path: Path
-    images: int
-    annotations: int
-    categories: tuple[tuple[int, str], ...]
-    sha256: str
 
 
 def read_json(path: Path) -> Any:
@@ -48,25 +36,6 @@ def read_json(path: Path) -> Any:
         raise DatasetError(
             f"cannot read {path}: {error.strerror or error}", hint="Check the path of the dataset."
         ) from error
-
-
-def read_annotations(path: Path) -> AnnotationSummary:
-    """Counts and categories of an annotation file. Raises DatasetError when it is not one."""
-    content = read_json(path)
-    fault = structure_fault(content)
-    if fault is not None:
-        raise DatasetError(f"{path}: {fault}", hint="A COCO annotation file (instances_*.json) is needed here.")
-    try:
-        categories = sorted((int(entry["id"]), str(entry["name"])) for entry in content["categories"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(f"{path}: a category without an id and a name", hint="Check the dataset.") from error
-    return AnnotationSummary(
-        path=path,
-        images=len(content["images"]),
-        annotations=len(content["annotations"]),
-        categories=tuple(categories),
-        sha256=file_sha256(path),
-    )
 
 
 def structure_fault(content: Any) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from zoo_bench.datasets import shapes
@@ -12,10 +12,10 @@ from zoo_bench.datasets.coco import dataset_fingerprint
 from zoo_bench.errors import DatasetError
 from zoo_bench.job import DatasetPaths, SplitPaths
 from zoo_bench.matrix import CocoDataset, Dataset, ShapesDataset
+from zoo_bench.recipe import PHASES, Phase
 from zoo_bench.workspace import Workspace
 
 Progress = Callable[[int, int], None]
-ABSENT = "absent"
 
 
 def locate(name: str, dataset: Dataset, workspace: Workspace, roots: Mapping[str, Path]) -> DatasetPaths:
@@ -39,26 +39,25 @@ def settings(dataset: ShapesDataset) -> shapes.ShapesSettings:
 
 
 def fingerprint(dataset: Dataset, paths: DatasetPaths) -> str:
-    """Return the SHA-256 of what the dataset holds; ABSENT when its annotations are not there."""
+    """Return the SHA-256 of what the dataset holds: its settings, or its annotation files, as far as they are there."""
     if isinstance(dataset, ShapesDataset):
         return shapes.fingerprint(settings(dataset))
-    files = [paths.train.annotations, paths.val.annotations]
-    return dataset_fingerprint(files) if all(file.is_file() for file in files) else ABSENT
+    return dataset_fingerprint(split.annotations for split in (paths.train, paths.val) if split.annotations.is_file())
 
 
-def missing(dataset: Dataset, paths: DatasetPaths) -> list[str]:
-    """Return what a dataset lacks on this machine, a line each. A generated dataset lacks nothing."""
+def missing(dataset: Dataset, paths: DatasetPaths, phases: Sequence[Phase] = PHASES) -> list[str]:
+    """Return what `phases` lack of a dataset on this machine, a line each. A generated dataset lacks nothing."""
     if isinstance(dataset, ShapesDataset):
         return []
-    wanted = [path for split in (paths.train, paths.val) for path in (split.images, split.annotations)]
+    wanted = [path for split in paths.needed(phases) for path in (split.images, split.annotations)]
     absent = [path for path in wanted if not path.exists()]
     if len(absent) == len(wanted):
         return [f"there is no {os.path.commonpath(wanted)}"]
     return [f"{path} does not exist" for path in absent]
 
 
-def prepare(dataset: Dataset, paths: DatasetPaths, progress: Progress) -> None:
-    """Generate what can be generated and check the rest, without decoding every image.
+def prepare(dataset: Dataset, paths: DatasetPaths, phases: Sequence[Phase], progress: Progress) -> None:
+    """Generate what can be generated and check what `phases` read of the rest, without decoding every image.
 
     Raises:
         DatasetError: with the whole report, when the dataset cannot be used.
@@ -67,7 +66,8 @@ def prepare(dataset: Dataset, paths: DatasetPaths, progress: Progress) -> None:
         shapes.generate(paths.train.images.parent, settings(dataset), progress)
         return
     reports = [
-        check_dataset(s.images, s.annotations, decode=False, progress=progress) for s in (paths.train, paths.val)
+        check_dataset(split.images, split.annotations, decode=False, progress=progress)
+        for split in paths.needed(phases)
     ]
     broken = [report.to_text() for report in reports if not report.ok]
     if broken:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from zoo_bench.events import Event, EventReader, ProtocolError
 from zoo_bench.gpu import Sample, Sampler
+from zoo_bench.interrupts import Presses
 from zoo_bench.job import Job, launch, stop
 
 POLL_S = 0.1
@@ -23,49 +24,60 @@ class Outcome:
     interrupted: bool
     malformed_events: int
     protocol_problem: str | None
-    nvml_problem: str | None
+    sampler_problem: str | None
     started_unix_s: float
     duration_s: float
 
 
-def run_job(job: Job, on_event: Callable[[Event], None]) -> Outcome:
-    """Run `job` to its end. Ctrl-C stops the worker in stages and is reported in the outcome, not raised."""
+def run_job(job: Job, on_event: Callable[[Event], None], presses: Presses) -> Outcome:
+    """Run `job` to its end. When `presses` counts one, the worker is stopped in stages and the outcome says so.
+
+    Raises:
+        StoreError: the job could not be started.
+    """
     started_unix_s, started = time.time(), time.monotonic()
-    reader = EventReader(job.paths.events)
-    events: list[Event] = []
-    interrupted = False
-    problem: str | None = None
-
-    def drain() -> None:
-        for event in reader.read():
-            events.append(event)
-            on_event(event)
-
+    before = presses.count
+    stream = _Stream(EventReader(job.paths.events), on_event)
     process = launch(job)
-    with Sampler(process.pid, job.gpus, job.paths.samples) as sampler:
-        try:
-            while process.poll() is None:
-                drain()
+    try:
+        with Sampler(process.pid, job.gpus, job.paths.samples) as sampler:
+            while process.poll() is None and presses.count == before and stream.problem is None:
+                stream.drain()
                 time.sleep(POLL_S)
-        except KeyboardInterrupt:
-            interrupted = True
-        except ProtocolError as error:
-            problem = str(error)
-        finally:
-            stop(process)
-    if problem is None:
-        try:
-            drain()
-        except ProtocolError as error:
-            problem = str(error)
+            stop(process, presses)
+    finally:
+        stop(process, presses)  # whatever went wrong here, the worker must not stay
+    stream.drain()
     return Outcome(
-        events=tuple(events),
+        events=tuple(stream.events),
         samples=tuple(sampler.samples),
         exit_code=process.returncode,
-        interrupted=interrupted,
-        malformed_events=reader.malformed,
-        protocol_problem=problem,
-        nvml_problem=sampler.nvml_problem,
+        interrupted=presses.count > before,
+        malformed_events=stream.reader.malformed,
+        protocol_problem=stream.problem,
+        sampler_problem=sampler.problem,
         started_unix_s=started_unix_s,
         duration_s=time.monotonic() - started,
     )
+
+
+class _Stream:
+    """The events so far, passed on as they come; `problem` says why no more can be understood."""
+
+    def __init__(self, reader: EventReader, on_event: Callable[[Event], None]) -> None:
+        self.reader = reader
+        self.events: list[Event] = []
+        self.problem: str | None = None
+        self._on_event = on_event
+
+    def drain(self) -> None:
+        if self.problem is not None:
+            return
+        try:
+            new = self.reader.read()
+        except ProtocolError as error:
+            self.problem = str(error)
+            return
+        self.events += new
+        for event in new:
+            self._on_event(event)
