@@ -43,10 +43,11 @@ def give_pip(python: Path, folder: Path) -> None:
     subprocess.run(
         [uv_path(), "venv", "--quiet", "--seed", "--no-project", "--python", sys.executable, folder], check=True
     )
-    shutil.copytree(
-        folder / "lib" / VERSION / "site-packages" / "pip",
-        python.parent.parent / "lib" / VERSION / "site-packages" / "pip",
-    )
+    # Debian's Python looks in other folders than everybody else's.
+    ask = [python, "-c", "import site; print(site.getsitepackages()[0])"]
+    packages = Path(subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip())
+    assert packages.is_relative_to(python.parent.parent)
+    shutil.copytree(folder / "lib" / VERSION / "site-packages" / "pip", packages / "pip")
 
 
 def bootstrap(
