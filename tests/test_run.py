@@ -161,7 +161,8 @@ def test_the_plan_says_what_changed(finished: Zoo) -> None:
 
 
 def test_a_model_one_already_has_is_measured_and_evaluated(zoo: Zoo, tmp_path: Path) -> None:
-    model = tmp_path / "mine.pth"
+    model = tmp_path.with_name("elsewhere") / "mine.pth"
+    model.parent.mkdir(exist_ok=True)
     model.write_bytes(b"weights")
     arguments = ("run", "--phases", "infer,evaluate", "--checkpoint", str(model), "--select", "*retinanet*")
     assert zoo.call(*arguments).returncode == 0
@@ -171,7 +172,10 @@ def test_a_model_one_already_has_is_measured_and_evaluated(zoo: Zoo, tmp_path: P
     assert record.checkpoint.given
     job = json.loads((zoo.root / record.files["log"]).with_name("job.json").read_text(encoding="utf-8"))
     assert job["checkpoint"] == str(model)
-    assert "A given model: mine.pth" in zoo.call("render").stdout
+    document = zoo.call("render").stdout
+    assert "A given model: mine.pth" in document
+    assert str(tmp_path) not in document
+    assert "[model]" not in document, "a file of the user's own is not published by a link"
 
 
 @pytest.mark.parametrize(

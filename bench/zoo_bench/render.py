@@ -169,10 +169,9 @@ def _points(metrics: MetricSet | None) -> str:
 
 
 def _links(record: Record, available: Callable[[str], bool]) -> str:
-    files = [
-        ("model", record.checkpoint.file if record.checkpoint else ""),
-        ("log", record.files.get("log", "")),
-    ]
+    checkpoint = record.checkpoint
+    model = checkpoint.file if checkpoint and not checkpoint.given else ""
+    files = [("model", model), ("log", record.files.get("log", ""))]
     return " \\| ".join(link(name, file) for name, file in files if file and available(file))
 
 
