@@ -76,7 +76,7 @@ setup(
         "hotcoco>=1.3",
         "jinja2>=3.1",
         "numpy>=1.26",
-        "nvidia-ml-py>=12.535",
+        "nvidia-ml-py>=12.550.52",
         "pillow>=10",
         "psutil>=5.9",
         "pycocotools>=2.0.7",

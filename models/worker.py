@@ -9,7 +9,8 @@ The harness starts ``PYTHON -m models.<backend>.<module> --job JOB.json`` in the
 JOB.json: ``protocol`` (1), ``run_id``, ``cell`` (every value resolved), ``phases`` (of train, infer, evaluate),
 ``dataset`` (``train`` and ``val``, each ``images`` and ``annotations``), ``devices`` (``["cpu"]`` or
 ``["gpu:0", ...]``), ``checkpoint`` (a file to load in place of training, or null) and ``paths`` (``output``,
-``events``, ``model``, ``detections``).
+``events``, ``model``, ``detections``, ``enough``). A file ``enough`` appears when more training iterations would tell
+nothing new: training then ends after the current one.
 
 The worker answers with one JSON object a line in ``paths.events``, never on stdout, where frameworks print. Every
 event has ``event``, ``time_s`` (monotonic), ``unix_s`` and ``protocol``. Seconds and bytes everywhere:
@@ -19,7 +20,8 @@ event has ``event``, ``time_s`` (monotonic), ``unix_s`` and ``protocol``. Second
     run_start         phases
     epoch_start       epoch
     step              iteration (from 1), iterations, loss, losses: {name: value}, lr, iteration_time_s (from the end
-                      of the last iteration to the end of this one), data_time_s (of it, waiting for data), batch_size
+                      of the last iteration to the end of this one), data_time_s (of it, waiting for data), batch_size,
+                      end_s (monotonic; when it ended, for a device that tells it later; else time_s is that)
     epoch_stop        epoch
     checkpoint_saved  path, iteration, final, trained (the whole schedule was run), bytes
     infer_step        index (from 1), images (planned), image_id, load_s, preprocess_s, forward_s, postprocess_s,
@@ -28,7 +30,8 @@ event has ``event``, ``time_s`` (monotonic), ``unix_s`` and ``protocol``. Second
     eval_step         index, images
     eval_stop         detections (path of a COCO results list), count
     eval_result       box: {...}, mask: {...}    (only of a worker that scores itself)
-    allocator_peak    rank, device, allocated_bytes, reserved_bytes
+    allocator_peak    rank, device, allocated_bytes, reserved_bytes (largest so far; about once a second in training,
+                      and at its end)
     heartbeat         {}    (nothing else was written for some seconds; a sign of life, not of progress)
     error             phase, kind (one of ERROR_KINDS), message
     run_stop          status: success, failed or aborted
@@ -155,6 +158,11 @@ def read_job(argv: Optional[List[str]] = None) -> Dict[str, Any]:
     if found != PROTOCOL:
         parser.error(f"{path} has protocol {found}; this worker speaks {PROTOCOL}")
     return job
+
+
+def has_enough(job: Dict[str, Any]) -> bool:
+    """Whether the harness has said that more iterations would tell nothing new. Cheap: one look at a file's name."""
+    return os.path.exists(job["paths"]["enough"])
 
 
 def error_kind(error: BaseException) -> str:

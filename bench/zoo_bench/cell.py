@@ -14,8 +14,9 @@ from zoo_bench.matrix import Axes, Matrix, Override, Profile
 from zoo_bench.recipe import CellValues, merge
 from zoo_bench.selector import matches
 
-# What of a cell says how much is measured, not what. The seed decides neither: runs with several are one recipe.
-NOT_RECIPE = ("phases", "measure", "seed")
+# What of a cell says how much is measured and how closely it is watched, not what. The seed decides neither: runs with
+# several are one recipe.
+NOT_RECIPE = ("phases", "measure", "seed", "trust")
 
 
 @dataclass(frozen=True)

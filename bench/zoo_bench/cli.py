@@ -108,6 +108,9 @@ def run(
     gpus: Gpus = None,
     phases: Phases = None,
     checkpoint: CheckpointFile = None,
+    allow_noisy: Annotated[
+        bool, typer.Option("--allow-noisy", help="Keep figures that something else on the machine spoiled, marked.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop, like `zoo-bench plan`.")] = False,
 ) -> int:
     """Run every cell that is not fresh, and keep a record of each. Run it again to go on where it stopped.
@@ -119,7 +122,7 @@ def run(
     from zoo_bench.commands.run import run as command
     from zoo_bench.session import Asked
 
-    asked = Asked(root, matrix, profile, select, skip, gpus, phases, checkpoint, force)
+    asked = Asked(root, matrix, profile, select, skip, gpus, phases, checkpoint, force, allow_noisy)
     return command(asked, dry_run=dry_run)
 
 

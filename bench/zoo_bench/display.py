@@ -124,11 +124,13 @@ class PlainDisplay:
                 f" · phase ETA {format_s(self._pace.phase_eta_s())} · matrix ETA {format_s(self._pace.matrix_eta_s())}"
             )
 
-    def cell_ended(self, record: Record) -> None:
-        """Say how the cell ended."""
-        self._pace.end()
+    def cell_ended(self, record: Record, *, again: bool) -> None:
+        """Say how the cell ended, and whether it is tried again."""
+        if not again:
+            self._pace.end()
         self._say(
             f"    {record.status} in {format_s(record.duration_s)}{f': {record.reason}' if record.reason else ''}"
+            f"{'; trying again' if again else ''}"
         )
 
     def _say(self, line: str) -> None:
@@ -171,9 +173,9 @@ class LiveDisplay(PlainDisplay):
             self._matrix, completed=self._pace.done, note=f"cells · ETA {format_s(self._pace.matrix_eta_s())}"
         )
 
-    def cell_ended(self, record: Record) -> None:
+    def cell_ended(self, record: Record, *, again: bool) -> None:
         """Write the cell's end above the bars."""
-        super().cell_ended(record)
+        super().cell_ended(record, again=again)
         self._bars.update(self._matrix, completed=self._pace.done)
 
 

@@ -47,13 +47,18 @@ class JobPaths:
 
     @property
     def samples(self) -> Path:
-        """Memory over time."""
+        """What was seen of the job from outside, over time."""
         return self.output / "samples.jsonl"
 
     @property
     def model(self) -> Path:
         """The final weights, before their content hash is put into the name."""
         return self.output / "model.safetensors"
+
+    @property
+    def enough(self) -> Path:
+        """Appears when the worker may end its training: more iterations would tell nothing new."""
+        return self.output / "enough"
 
     @property
     def detections(self) -> Path:
@@ -116,6 +121,7 @@ class Job:
                 "events": str(self.paths.events),
                 "model": str(self.paths.model),
                 "detections": str(self.paths.detections),
+                "enough": str(self.paths.enough),
             },
         }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from zoo_bench.gpu import open_nvml
+from zoo_bench.nvml import open_nvml
 from zoo_bench.recipe import Strict
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -31,6 +31,8 @@ class GpuDevice(Strict):
 class MachineInfo(Strict):
     """The machine as a record keeps it. `cores` are physical, `threads` logical ones this process may use.
 
+    `interconnect` is how its GPUs reach one another, `container` what this process runs in; None for none or not known.
+
     `nvml_problem` says why GPUs could not be looked at (no driver, no library), None when they could.
     """
 
@@ -41,6 +43,8 @@ class MachineInfo(Strict):
     os: str
     kernel: str
     gpus: tuple[GpuDevice, ...]
+    interconnect: str | None = None
+    container: str | None = None
     driver: str | None
     cuda_driver: str | None
     nvml_problem: str | None
@@ -58,10 +62,11 @@ def describe_machine() -> MachineInfo:
     """Look at this machine. Never fails for want of a GPU, a driver or a library."""
     nvml, problem = open_nvml()
     gpus: tuple[GpuDevice, ...] = ()
-    driver = cuda = None
+    driver = cuda = link = None
     if nvml is not None:
         try:
             gpus, driver, cuda = _gpus(nvml), str(nvml.nvmlSystemGetDriverVersion()), _cuda_driver(nvml)
+            link = _interconnect(nvml, len(gpus))
         except nvml.NVMLError as error:
             problem = f"NVML: {error}"
         finally:
@@ -74,6 +79,8 @@ def describe_machine() -> MachineInfo:
         os=_os_name(),
         kernel=f"{platform.system()} {platform.release()} {platform.machine()}",
         gpus=gpus,
+        interconnect=link,
+        container=container(),
         driver=driver,
         cuda_driver=cuda,
         nvml_problem=problem,
@@ -106,6 +113,19 @@ def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
             if key.strip() in ("model name", "Model") and value.strip():
                 return " ".join(value.split())
     return platform.processor() or platform.machine() or "unknown CPU"
+
+
+def container(root: Path = Path("/")) -> str | None:
+    """Return the image that this process runs in, where its maker tells it; else the kind of container; else None."""
+    podman = root / "run/.containerenv"
+    if podman.is_file():
+        lines = podman.read_text(encoding="utf-8", errors="replace").splitlines()
+        images = [line.partition("=")[2].strip('"') for line in lines if line.startswith("image=")]
+        return images[0] if images and images[0] else "podman"
+    for variable in ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER"):
+        if os.environ.get(variable):
+            return Path(os.environ[variable]).name
+    return "docker" if (root / ".dockerenv").exists() else None
 
 
 def _usable_threads() -> int:
@@ -142,3 +162,24 @@ def _cuda_driver(nvml: ModuleType) -> str:
     """Return the newest CUDA the driver supports: NVML counts 1000 a major and 10 a minor version."""
     version = int(nvml.nvmlSystemGetCudaDriverVersion_v2())
     return f"{version // 1000}.{version % 1000 // 10}"
+
+
+def _interconnect(module: ModuleType, count: int) -> str | None:
+    nvml: Any = module
+    if count < 2:
+        return None
+    links = [_active_links(nvml, nvml.nvmlDeviceGetHandleByIndex(index)) for index in range(count)]
+    if min(links) == 0:
+        return "PCIe" if max(links) == 0 else "PCIe and NVLink"
+    return f"NVLink, {min(links)} links a GPU"
+
+
+def _active_links(nvml: Any, handle: object) -> int:
+    """Count the NVLinks of a GPU that are up. A GPU without the links, or a number past its last, is not supported."""
+    active = 0
+    for link in range(nvml.NVML_NVLINK_MAX_LINKS):
+        try:
+            active += nvml.nvmlDeviceGetNvLinkState(handle, link) == nvml.NVML_FEATURE_ENABLED
+        except nvml.NVMLError:
+            break
+    return active

@@ -10,8 +10,8 @@ from zoo_bench.errors import ConfigError
 from zoo_bench.recipe import PHASES, Phase, differences
 from zoo_bench.record import Checkpoint, Inputs, Record
 
-# Phases are tracked one by one, beside the fingerprint.
-NOT_FINGERPRINTED = ("phases",)
+# Phases are tracked one by one, beside the fingerprint; how closely a run was watched changes no figure of it.
+NOT_FINGERPRINTED = ("phases", "trust")
 SHOWN_DIFFERENCES = 2
 
 

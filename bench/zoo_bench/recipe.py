@@ -113,7 +113,10 @@ class Measure(Strict):
     """How much is measured. `None` is all: the whole schedule, the whole evaluation split."""
 
     train_iterations: Positive | None
-    warmup_iterations: Count = Field(description="iterations cut from the front of the timing statistics")
+    train_half_width: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        description="stop training once the 95 % interval of s/iter is this narrow, relative to it; null: never"
+    )
+    warmup_iterations: Count = Field(description="iterations cut from the front of the timing statistics, at least")
     infer_images: Positive
     infer_warmup_images: Count
     evaluate_images: Positive | None
@@ -124,6 +127,15 @@ class Runtime(Strict):
 
     data_workers: Count
     threads: Positive | None = Field(description="CPU threads of the framework; null: its own choice")
+
+
+class Trust(Strict):
+    """How a run is watched, and what becomes of one whose figures something else has spoiled."""
+
+    sample_period_s: Annotated[float, Field(ge=0.02, le=10)] = Field(description="between samples of the GPUs")
+    process_period_s: Annotated[float, Field(ge=0.1, le=10)] = Field(description="between lists of their processes")
+    on_noise: Literal["quarantine", "mark"] = Field(description="mark: keep the figures, with a footnote")
+    retries: Count = Field(description="how often a quarantined run is tried again at once")
 
 
 class CellValues(Strict):
@@ -138,6 +150,7 @@ class CellValues(Strict):
     recipe: Recipe
     measure: Measure
     runtime: Runtime
+    trust: Trust
     options: dict[str, Any] = Field(description="free values for one backend")
 
     @property

@@ -1,6 +1,6 @@
 """What a run leaves in the store: one immutable, versioned JSON document.
 
-Schema history: 1, the first.
+Schema history: 1, the first. 2 adds intervals, energy, noise and the zoo's revision; what 1 lacks is read as absent.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from zoo_bench.evaluate import CocoScores
-from zoo_bench.measure import InferTiming, Memory, TrainTiming
+from zoo_bench.measurements import Measurements
+from zoo_bench.noise import Noise
 from zoo_bench.recipe import Phase, Strict
+from zoo_bench.revision import Revision
 
 Status = Literal["succeeded", "failed", "out_of_memory", "timed_out", "hung", "diverged", "interrupted", "quarantined"]
 
@@ -37,19 +38,10 @@ class Checkpoint(Strict):
     given: bool
 
 
-class Measurements(Strict):
-    """Everything a run measured; None for what it did not."""
-
-    train: TrainTiming | None = None
-    infer: InferTiming | None = None
-    memory: Memory | None = None
-    scores: CocoScores | None = None
-
-
 class Record(Strict):
     """One run of one cell."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     run_id: str
     cell_id: str
     profile: str
@@ -64,9 +56,11 @@ class Record(Strict):
     started_unix_s: float
     duration_s: float
     measurements: Measurements
+    noise: tuple[Noise, ...] = Field(default=(), description="what else happened on the machine while it was timed")
     definitions: dict[str, str] = Field(description="which definition each number used")
     machine: dict[str, Any]
     software: dict[str, str]
+    revision: Revision | None = Field(default=None, description="of the zoo's files; None outside of git")
     checkpoint: Checkpoint | None
     files: dict[str, str] = Field(description="log, events, samples, detections: relative to the workspace")
     command: tuple[str, ...]

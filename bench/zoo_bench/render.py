@@ -14,7 +14,7 @@ from zoo_bench.errors import ConfigError
 from zoo_bench.evaluate import MetricSet
 from zoo_bench.markdown import Footnotes, escape, link, table
 from zoo_bench.matrix import Matrix
-from zoo_bench.measure import Memory
+from zoo_bench.measurements import Memory
 from zoo_bench.record import Record
 from zoo_bench.table import Column, Row, build_row
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from zoo_bench.backends import Backend, find_backend, sources_sha256
 from zoo_bench.cell import Cell, expand
@@ -18,9 +19,10 @@ from zoo_bench.job import DatasetPaths
 from zoo_bench.load import load_matrix
 from zoo_bench.machine_config import MachineConfig, load_machine_config
 from zoo_bench.matrix import Matrix
+from zoo_bench.model_file import describe_model
 from zoo_bench.plan import PlannedCell, Request, make_plan, parse_phases
+from zoo_bench.recipe import Trust
 from zoo_bench.record import Checkpoint, Inputs
-from zoo_bench.runner import describe_model
 from zoo_bench.selector import choose
 from zoo_bench.store import Contents, Store
 from zoo_bench.workspace import Workspace
@@ -39,6 +41,7 @@ class Asked:
     phases: str | None = None
     checkpoint: Path | None = None
     force: bool = False
+    allow_noisy: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,13 @@ class Session:
         cells = choose(expand(self.matrix, self.profile), self.asked.select, self.asked.skip)
         if not cells:
             raise ConfigError("--skip leaves no cell", "take back a part of it")
-        if self.asked.gpus is None:
-            return cells
-        return tuple(cell.model_copy(update={"gpus": self.asked.gpus}) for cell in cells)
+        changes: dict[str, Any] = {}
+        if self.asked.gpus is not None:
+            changes["gpus"] = self.asked.gpus
+        return tuple(cell.model_copy(update={**changes, "trust": self._trust(cell)}) for cell in cells)
+
+    def _trust(self, cell: Cell) -> Trust:
+        return cell.trust.model_copy(update={"on_noise": "mark"}) if self.asked.allow_noisy else cell.trust
 
     def backend(self, cell: Cell) -> Backend:
         """The backend of a cell."""

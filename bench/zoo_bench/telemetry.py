@@ -53,7 +53,7 @@ class GpuSeries:
     clocks_events: NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sighting:
     """One process in NVML's list of one GPU. `memory_bytes` is None where NVML does not tell it.
 

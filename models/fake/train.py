@@ -4,6 +4,10 @@ It goes through the phases of a cell as a real worker does, with the real protoc
 from end to end in a second. ``options`` (all optional):
 
     iteration_s     seconds an iteration really takes (0.001)
+    script          a JSON file: [{time_s, data_time_s, then}, ...], an entry an iteration; each ends when the sum of
+                    all so far says so. then: "checkpoint" writes one after it, whose time the next entry has in it
+    pid_file        a file to write the worker's process id to when training begins: a simulated node reads it there
+    reserved_bytes  what the allocator is said to hold, reported about once a second
     image_s         seconds an image really takes in inference (0.001)
     hold_bytes      memory to allocate and touch during training (0)
     box_ap          what eval_result reports, a fraction (0.5); mask_ap likewise, for mask models
@@ -13,12 +17,13 @@ from end to end in a second. ``options`` (all optional):
 Standard library only and Python 3.6 syntax.
 """
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 from models import worker
 
@@ -61,31 +66,74 @@ def train(job: Dict[str, Any], events: worker.EventWriter) -> None:
     """Write a step an iteration, and a model that holds the cell's id."""
     cell, options = job["cell"], job["cell"]["options"]
     scheduled = cell["recipe"]["lr_schedule"]["iterations"]
-    iterations = min(scheduled, cell["measure"]["train_iterations"] or scheduled)
+    planned = min(scheduled, cell["measure"]["train_iterations"] or scheduled)
     held = bytearray(os.urandom(1)) * options.get("hold_bytes", 0)
+    script = read_script(options, planned)
+    if options.get("pid_file"):
+        write_whole(options["pid_file"], str(os.getpid()))
     events.write("epoch_start", epoch=1)
-    for iteration in range(1, iterations + 1):
+    reported_s = ended_s = due_s = time.monotonic()
+    iteration = 0
+    while iteration < planned and not (iteration and worker.has_enough(job)):
+        entry = script[iteration]
+        iteration += 1
         fault(options, "train", iteration, events)
-        started = time.monotonic()
-        time.sleep(options.get("iteration_s", 0.001))
+        due_s += entry["time_s"]
+        time.sleep(max(0.0, due_s - time.monotonic()))
+        started_s, ended_s = ended_s, time.monotonic()
         events.write(
             "step",
             iteration=iteration,
-            iterations=iterations,
+            iterations=planned,
             loss=1.0 / iteration,
             lr=cell["recipe"]["optimizer"]["lr"],
-            iteration_time_s=time.monotonic() - started,
-            data_time_s=0.0,
+            iteration_time_s=ended_s - started_s,
+            data_time_s=entry.get("data_time_s", 0.0),
             batch_size=cell["images_per_gpu"] * max(1, cell["gpus"]),
         )
+        if entry.get("then") == "checkpoint":
+            save(job, events, iteration, final=False, trained=False)
+        if options.get("reserved_bytes") and ended_s - reported_s >= 1.0:
+            reported_s = ended_s
+            report_memory(options["reserved_bytes"], events)
     events.write("epoch_stop", epoch=1)
-    path = job["paths"]["model"]
-    with open(path, "w", encoding="utf-8") as stream:
-        stream.write(cell["id"] + " " + job["run_id"])
-    size = os.path.getsize(path)
-    trained = iterations == scheduled
-    events.write("checkpoint_saved", path=path, iteration=iterations, final=True, trained=trained, bytes=size)
+    if options.get("reserved_bytes"):
+        report_memory(options["reserved_bytes"], events)
+    save(job, events, iteration, final=True, trained=iteration == scheduled)
     del held
+
+
+def read_script(options: Dict[str, Any], planned: int) -> List[Dict[str, Any]]:
+    """An entry for every iteration: the script's, or one like another."""
+    if not options.get("script"):
+        return [{"time_s": options.get("iteration_s", 0.001)}] * planned
+    with open(options["script"], encoding="utf-8") as stream:
+        script = json.load(stream)
+    if len(script) < planned:
+        raise worker.WorkerError(f"the script has {len(script)} iterations, the cell {planned}", kind="data")
+    return script
+
+
+def save(job: Dict[str, Any], events: worker.EventWriter, iteration: int, final: bool, trained: bool) -> None:
+    """Write a model that holds the cell's id."""
+    path = job["paths"]["model"]
+    write_whole(path, job["cell"]["id"] + " " + job["run_id"])
+    size = os.path.getsize(path)
+    events.write("checkpoint_saved", path=path, iteration=iteration, final=final, trained=trained, bytes=size)
+
+
+def report_memory(reserved_bytes: int, events: worker.EventWriter) -> None:
+    """Report the scripted peaks."""
+    events.write(
+        "allocator_peak", rank=0, device="gpu:0", allocated_bytes=reserved_bytes, reserved_bytes=reserved_bytes
+    )
+
+
+def write_whole(path: str, text: str) -> None:
+    """Write a file so that a reader sees all of it or none."""
+    with open(path + ".tmp", "w", encoding="utf-8") as stream:
+        stream.write(text)
+    os.replace(path + ".tmp", path)
 
 
 def infer(measure: Dict[str, Any], options: Dict[str, Any], events: worker.EventWriter) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,24 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from models import worker
+from models.torchvision.allocator import AllocatorPeaks
 from models.torchvision.checkpoint import save_weights
 from models.torchvision.data import Batch, Split, training_batches, with_objects
 from models.torchvision.optim import build_optimizer, learning_rate, set_learning_rate
+from models.torchvision.steps import Begun, Ended, follow
 
 
 def train(
-    model: nn.Module,
-    split: Split,
-    device: torch.device,
-    cell: dict[str, Any],
-    path: Path,
-    events: worker.EventWriter,
+    model: nn.Module, split: Split, device: torch.device, job: dict[str, Any], events: worker.EventWriter
 ) -> None:
-    """Train for the cell's schedule, or its first ``measure.train_iterations``, and save the model.
+    """Train for the cell's schedule, its first ``measure.train_iterations``, or until the harness has enough; save.
 
     Raises WorkerError: kind "data" where no image has an object, "diverged" at the first loss that is not finite.
     """
+    cell = job["cell"]
     recipe, measured = cell["recipe"], cell["measure"]["train_iterations"]
     scheduled = recipe["lr_schedule"]["iterations"]
-    iterations = scheduled if measured is None else min(measured, scheduled)
+    planned = scheduled if measured is None else min(measured, scheduled)
     samples = with_objects(split.samples)
     if not samples:
         raise worker.WorkerError("no training image has an object", kind="data")
@@ -43,38 +42,51 @@ def train(
     )  # fmt: skip
     optimizer = build_optimizer(model.parameters(), recipe["optimizer"])
     model.train()
-    epochs = Epochs(len(samples), events)
-    ended_s = time.perf_counter()
-    for iteration in range(1, iterations + 1):
+    epochs, peaks = Epochs(len(samples), events), AllocatorPeaks(device, events)
+    steps = follow(device)
+    iteration = 0
+    while iteration < planned and not (iteration and worker.has_enough(job)):
+        iteration += 1
         epochs.before(batch_size)
+        waited_s = time.perf_counter()
         batch = next(batches)
-        data_time_s = time.perf_counter() - ended_s
+        data_time_s = time.perf_counter() - waited_s
         lr = learning_rate(iteration, recipe["optimizer"]["lr"], recipe["lr_schedule"])
         set_learning_rate(optimizer, lr)
         losses = train_step(model, batch, device, optimizer, recipe["optimizer"]["clip_norm"])
-        started_s, ended_s = ended_s, time.perf_counter()
-        require_finite(losses, iteration)
-        events.write(
-            "step",
-            iteration=iteration,
-            iterations=iterations,
-            loss=sum(losses.values()),
-            losses=losses,
-            lr=lr,
-            iteration_time_s=ended_s - started_s,
-            data_time_s=data_time_s,
-            batch_size=batch_size,
-        )
+        report(steps.add(Begun(iteration, lr, data_time_s), losses), planned, batch_size, events)
+        peaks.after_step()
+    report(steps.rest(), planned, batch_size, events)
     epochs.end()
+    peaks.write()
+    path = Path(job["paths"]["model"])
     size = save_weights(model, path)
     events.write(
         "checkpoint_saved",
         path=str(path),
-        iteration=iterations,
+        iteration=iteration,
         final=True,
-        trained=iterations == scheduled,
+        trained=iteration == scheduled,
         bytes=size,
     )
+
+
+def report(ended: Iterable[Ended], planned: int, batch_size: int, events: worker.EventWriter) -> None:
+    """Write a step event for every iteration that has ended. Raises WorkerError, "diverged"."""
+    for step in ended:
+        require_finite(step.losses, step.begun.iteration)
+        events.write(
+            "step",
+            iteration=step.begun.iteration,
+            iterations=planned,
+            loss=sum(step.losses.values()),
+            losses=step.losses,
+            lr=step.begun.lr,
+            iteration_time_s=step.iteration_time_s,
+            data_time_s=step.begun.data_time_s,
+            batch_size=batch_size,
+            end_s=step.end_s,
+        )
 
 
 class Epochs:
@@ -102,8 +114,8 @@ class Epochs:
 
 def train_step(
     model: nn.Module, batch: Batch, device: torch.device, optimizer: Optimizer, clip_norm: float | None
-) -> dict[str, float]:
-    """One iteration; returns its losses once the device is done with all of it, so a clock may be read."""
+) -> dict[str, Tensor]:
+    """One iteration; returns its losses, which a GPU may still be working at."""
     images = [image.to(device, non_blocking=True).float().div_(255) for image in batch[0]]
     targets = [{name: value.to(device, non_blocking=True) for name, value in target.items()} for target in batch[1]]
     losses: dict[str, Tensor] = model(images, targets)
@@ -112,9 +124,7 @@ def train_step(
     if clip_norm is not None:
         clip_grad_norm_(model.parameters(), clip_norm)
     optimizer.step()
-    # One transfer for all losses, after the step: it waits for the whole iteration.
-    values = torch.stack([loss.detach() for loss in losses.values()]).tolist()
-    return dict(zip(losses, values, strict=True))
+    return {name: loss.detach() for name, loss in losses.items()}
 
 
 def require_finite(losses: dict[str, float], iteration: int) -> None:

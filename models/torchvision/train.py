@@ -39,8 +39,7 @@ def main(job: dict[str, Any], events: worker.EventWriter) -> None:
     events.write("run_start", phases=phases)
     if "train" in phases:
         events.phase = "train"
-        train(model, splits["train"], device, cell, Path(job["paths"]["model"]), events)
-        report_memory(device, events)
+        train(model, splits["train"], device, job, events)
     if "infer" in phases:
         events.phase = "infer"
         infer.measure_inference(model, splits["val"], device, cell["measure"], events)
@@ -97,19 +96,6 @@ def prepare_model(job: dict[str, Any], splits: dict[str, Split], device: torch.d
     if not is_trained_here:
         load_detector(model, Path(job["checkpoint"]))
     return model.to(device)
-
-
-def report_memory(device: torch.device, events: worker.EventWriter) -> None:
-    """Report what the allocator held at most; a CPU has no such allocator."""
-    if device.type != "cuda":
-        return
-    events.write(
-        "allocator_peak",
-        rank=0,
-        device=f"gpu:{device.index}",
-        allocated_bytes=torch.cuda.max_memory_allocated(device),
-        reserved_bytes=torch.cuda.max_memory_reserved(device),
-    )
 
 
 if __name__ == "__main__":

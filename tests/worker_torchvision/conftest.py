@@ -118,6 +118,7 @@ class Cells:
                 "events": str(folder / "events.jsonl"),
                 "model": str(folder / "model.safetensors"),
                 "detections": str(folder / "detections.json"),
+                "enough": str(folder / "enough"),
             },
         }
         return {**job, **changes}

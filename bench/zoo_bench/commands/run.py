@@ -12,17 +12,22 @@ from zoo_bench.commands.status import print_runs
 from zoo_bench.datasets.locate import prepare
 from zoo_bench.display import Pace, bar, make_display
 from zoo_bench.environments import ensure_environment
-from zoo_bench.errors import EXIT_CELL_FAILED, EXIT_INTERRUPTED, EXIT_OK
+from zoo_bench.errors import EXIT_CELL_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_QUARANTINED
 from zoo_bench.machine import MachineInfo, describe_machine, usable_gpus
 from zoo_bench.plan import PlannedCell
 from zoo_bench.recipe import PHASES
 from zoo_bench.record import Record
-from zoo_bench.runner import Bench, Setting, run_cells
+from zoo_bench.recorder import Setting
+from zoo_bench.revision import revision
+from zoo_bench.runner import Bench, run_cells
 from zoo_bench.session import Asked, Session
 
 
 def run(asked: Asked, *, dry_run: bool) -> int:
-    """Run the plan; 0 when every cell that was run succeeded, 1 when one did not, 130 after Ctrl-C."""
+    """Run the plan; 0 when every cell that was run succeeded.
+
+    1 when one did not, 5 when one stayed quarantined and none did worse, 130 after Ctrl-C.
+    """
     session = Session.open(asked)
     planned = session.plan()
     if dry_run:
@@ -42,7 +47,10 @@ def run(asked: Asked, *, dry_run: bool) -> int:
     print_runs([(record.cell_id, record) for record in records])
     if interrupted:
         return EXIT_INTERRUPTED
-    return EXIT_OK if all(record.status == "succeeded" for record in records) else EXIT_CELL_FAILED
+    statuses = {record.status for record in records} - {"succeeded"}
+    if not statuses:
+        return EXIT_OK
+    return EXIT_QUARANTINED if statuses == {"quarantined"} else EXIT_CELL_FAILED
 
 
 def _prepare(session: Session, left: Sequence[PlannedCell], machine: MachineInfo, console: Console) -> dict[str, Bench]:
@@ -88,6 +96,7 @@ def _run(
         machine=machine.model_dump(mode="json"),
         scorer=session.matrix.scorer,
         given_model=given.absolute() if given else None,
+        revision=revision(session.workspace.root),
     )
     with make_display(console, Pace(left, expected_s)) as display:
         return run_cells(left, lambda cell: benches[cell.cell.id], setting, display)

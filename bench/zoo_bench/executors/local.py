@@ -7,24 +7,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from zoo_bench.events import Event, EventReader, ProtocolError
-from zoo_bench.gpu import Sample, Sampler
 from zoo_bench.interrupts import Presses
 from zoo_bench.job import Job, launch, stop
+from zoo_bench.sampler import Sampler
+from zoo_bench.telemetry import Telemetry
 
 POLL_S = 0.1
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is left of a job: its events and samples, how its process ended, and what the harness saw of it."""
+    """What is left of a job: its events and telemetry, how its process ended, and what the harness saw of it."""
 
     events: tuple[Event, ...]
-    samples: tuple[Sample, ...]
+    telemetry: Telemetry
     exit_code: int
     interrupted: bool
     malformed_events: int
     protocol_problem: str | None
-    sampler_problem: str | None
     started_unix_s: float
     duration_s: float
 
@@ -38,24 +38,29 @@ def run_job(job: Job, on_event: Callable[[Event], None], presses: Presses) -> Ou
     started_unix_s, started = time.time(), time.monotonic()
     before = presses.count
     stream = _Stream(EventReader(job.paths.events), on_event)
-    process = launch(job)
-    try:
-        with Sampler(process.pid, job.gpus, job.paths.samples) as sampler:
+    trust = job.cell.trust
+    with Sampler(
+        job.gpus,
+        job.paths.samples,
+        sample_period_s=trust.sample_period_s,
+        process_period_s=trust.process_period_s,
+    ) as sampler:
+        process = launch(job)
+        try:
+            sampler.watch(process.pid)
             while process.poll() is None and presses.count == before and stream.problem is None:
                 stream.drain()
                 time.sleep(POLL_S)
-            stop(process, presses)
-    finally:
-        stop(process, presses)  # whatever went wrong here, the worker must not stay
+        finally:
+            stop(process, presses)  # whatever went wrong here, the worker must not stay
     stream.drain()
     return Outcome(
         events=tuple(stream.events),
-        samples=tuple(sampler.samples),
+        telemetry=sampler.telemetry(),
         exit_code=process.returncode,
         interrupted=presses.count > before,
         malformed_events=stream.reader.malformed,
         protocol_problem=stream.problem,
-        sampler_problem=sampler.problem,
         started_unix_s=started_unix_s,
         duration_s=time.monotonic() - started,
     )

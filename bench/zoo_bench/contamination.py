@@ -1,0 +1,158 @@
+"""What else happened while a run was timed: its telemetry judged by rules. Pure functions.
+
+The rules, each looked at only where something was timed:
+
+- **slowdown**: a thermal or hardware slowdown bit for `SLOW_SHARE` of the samples or more. The software power cap is
+  normal at full load, and never a fault.
+- **clock drop**: the SM clock more than `DROP` under the run's own plateau for `SLOW_SHARE` of the samples or more,
+  where neither the power cap nor idleness explains it.
+- **CPU load**: others kept more than `LEAST_CORES` cores and `CORES_SHARE` of the machine busy for some seconds.
+- **foreign processes**: `zoo_bench.foreign`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from zoo_bench.events import Event
+from zoo_bench.foreign import judge_processes
+from zoo_bench.noise import Noise
+from zoo_bench.steady import SteadyState
+from zoo_bench.telemetry import ClocksEvent, Floats, GpuSeries, HostSeries, Telemetry
+
+Span = tuple[float, float]
+Mask = NDArray[np.bool_]
+
+SLOWDOWN = (
+    ClocksEvent.HW_SLOWDOWN
+    | ClocksEvent.SW_THERMAL_SLOWDOWN
+    | ClocksEvent.HW_THERMAL_SLOWDOWN
+    | ClocksEvent.HW_POWER_BRAKE_SLOWDOWN
+)
+EXPLAINED = ClocksEvent.SW_POWER_CAP | ClocksEvent.GPU_IDLE
+SLOW_SHARE = 0.02
+LEAST_SAMPLES = 20
+"""A window with fewer samples says nothing about shares."""
+
+DROP = 0.07
+PLATEAU_QUANTILE = 0.9
+BUSY = 0.3
+SMOOTHING = 5
+
+LEAST_CORES, CORES_SHARE = 0.4, 0.05
+BIN_S, BINS = 0.5, 5
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The noise, and the PIDs that NVML named, this machine does not have, and are the job's own all the same."""
+
+    noise: tuple[Noise, ...]
+    hidden_own: frozenset[int]
+
+
+def judge_telemetry(events: Sequence[Event], telemetry: Telemetry, steady: SteadyState) -> Findings:
+    """Apply the rules to one job."""
+    timed = timed_spans(events)
+    started_s = events[0].time_s if events else 0.0
+    windows = [steady.spans or timed[:1], timed[1:]]
+    foreign, hidden_own = judge_processes(events, telemetry, timed)
+    found = [
+        *foreign,
+        *(one for gpu in telemetry.gpus for spans in windows for one in _slowdown(gpu, spans)),
+        *(one for gpu in telemetry.gpus for spans in windows for one in _clock_drop(gpu, spans)),
+        *(one for span in timed for one in _cpu_load(telemetry.host, span)),
+    ]
+    return Findings(tuple(_since(one, started_s) for one in found), hidden_own)
+
+
+def timed_spans(events: Sequence[Event]) -> list[Span]:
+    """Return when training and inference were going on, from their first timed thing to their last; monotonic."""
+    steps = [event for event in events if event.name == "step"]
+    images = [event for event in events if event.name == "infer_step" and not event.fields.get("warmup")]
+    spans = []
+    if steps:
+        spans.append((steps[0].time_s - steps[0].number("iteration_time_s"), steps[-1].time_s))
+    if images:
+        spans.append((images[0].time_s, images[-1].time_s))
+    return spans
+
+
+def _since(one: Noise, started_s: float) -> Noise:
+    return one.model_copy(update={"from_s": one.from_s - started_s, "to_s": one.to_s - started_s})
+
+
+def _within(time_s: Floats, spans: Sequence[Span]) -> Mask:
+    inside = np.zeros(len(time_s), dtype=bool)
+    for from_s, to_s in spans:
+        inside |= (time_s >= from_s) & (time_s <= to_s)
+    return inside
+
+
+def _slowdown(gpu: GpuSeries, spans: Sequence[Span]) -> list[Noise]:
+    inside = _within(gpu.time_s, spans) & (gpu.clocks_events >= 0)
+    slowed = inside & ((gpu.clocks_events & int(SLOWDOWN)) != 0)
+    if inside.sum() < LEAST_SAMPLES or slowed.sum() < SLOW_SHARE * inside.sum():
+        return []
+    bits = ClocksEvent(int(np.bitwise_or.reduce(gpu.clocks_events[slowed])) & int(SLOWDOWN))
+    names = " and ".join(str(bit.name).lower().replace("_", " ") for bit in bits)
+    return [_of_gpu("slowdown", gpu, slowed, f"{names} for {slowed.sum() / inside.sum():.0%} of the timed window")]
+
+
+def _clock_drop(gpu: GpuSeries, spans: Sequence[Span]) -> list[Noise]:
+    explained = (gpu.clocks_events >= 0) & ((gpu.clocks_events & int(EXPLAINED | SLOWDOWN)) != 0)
+    resting = gpu.utilization < BUSY  # False where it is not known
+    fit = _within(gpu.time_s, spans) & ~explained & ~resting & np.isfinite(gpu.sm_clock_hz)
+    places = np.flatnonzero(fit)
+    if len(places) < LEAST_SAMPLES:
+        return []
+    clock_hz = _smooth(gpu.sm_clock_hz[places])
+    plateau_hz = float(np.quantile(clock_hz, PLATEAU_QUANTILE))
+    low = clock_hz < (1 - DROP) * plateau_hz
+    if low.sum() < SLOW_SHARE * len(places):
+        return []
+    depth = 1 - float(np.median(clock_hz[low])) / plateau_hz
+    dropped = np.zeros(len(gpu.time_s), dtype=bool)
+    dropped[places[low]] = True
+    detail = f"SM clock {depth:.0%} under its plateau of {plateau_hz / 1e6:.0f} MHz for {low.mean():.0%} of the window"
+    return [_of_gpu("clock_drop", gpu, dropped, detail)]
+
+
+def _of_gpu(kind: str, gpu: GpuSeries, where: Mask, detail: str) -> Noise:
+    times_s = gpu.time_s[where]
+    return Noise.model_validate(
+        {"kind": kind, "gpu": gpu.index, "from_s": times_s[0], "to_s": times_s[-1], "detail": detail}
+    )
+
+
+def _smooth(values: Floats) -> Floats:
+    """Return the running median, which single samples cannot move."""
+    padded = np.pad(values, SMOOTHING // 2, mode="edge")
+    return np.asarray(np.median(sliding_window_view(padded, SMOOTHING), axis=1))
+
+
+def _cpu_load(host: HostSeries, span: Span) -> list[Noise]:
+    known = np.isfinite(host.outside_cpu_s)
+    edges = np.arange(span[0], span[1], BIN_S)
+    if known.sum() < 2 or len(edges) <= BINS:
+        return []
+    worked_s = np.interp(edges, host.time_s[known], host.outside_cpu_s[known])
+    # A running median: what is over in a second is the system's housekeeping.
+    cores = np.median(sliding_window_view(np.diff(worked_s) / BIN_S, BINS), axis=1)
+    loaded = np.flatnonzero(cores > max(LEAST_CORES, CORES_SHARE * host.cores))
+    if not len(loaded):
+        return []
+    return [
+        Noise(
+            kind="cpu_load",
+            gpu=None,
+            from_s=float(edges[loaded[0]]),
+            to_s=float(edges[loaded[-1] + BINS]),
+            detail=f"other work kept up to {cores.max():.1f} of {host.cores} cores busy",
+        )
+    ]

@@ -1,0 +1,138 @@
+"""What a run measured, as its record keeps it. Values only: seconds, bytes, joules, fractions.
+
+What they mean, and how they are come by, is told where they are made: timing.py, memory.py, energy.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from zoo_bench.evaluate import CocoScores
+from zoo_bench.recipe import Strict
+
+EndedBy = Literal["schedule", "cap", "precision"]
+EnergySource = Literal["counter", "power"]
+
+
+class Interval(Strict):
+    """A 95 % interval, in the unit of the values."""
+
+    low: float
+    high: float
+
+    def half_width(self, mean: float) -> float:
+        """Return half its width, as a share of `mean`."""
+        return (self.high - self.low) / 2.0 / mean
+
+
+class TrainTiming(Strict):
+    """Wall time of an iteration in the steady state, data loading included, at `batch_size` images.
+
+    `interval` (95 %, of the mean) is None where too few iterations were measured. `iterations_cut` were cut as warm-up,
+    `pauses_cut` for a checkpoint or an evaluation. `ended_by`: the schedule was done, `measure.train_iterations` was
+    reached before that, or the interval was narrow enough. Defaults are for records of schema 1, which lack these.
+    """
+
+    iterations_run: int
+    iterations_measured: int
+    iterations_cut: int = 0
+    pauses_cut: int = 0
+    batch_size: int
+    mean_s: float
+    interval: Interval | None = None
+    median_s: float
+    p10_s: float
+    p90_s: float
+    data_share: float
+    final_loss: float
+    ended_by: EndedBy = "schedule"
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the interval, as a share of the mean."""
+        return None if self.interval is None else self.interval.half_width(self.mean_s)
+
+
+class InferTiming(Strict):
+    """Mean seconds an image takes in each part, at batch 1 on one device.
+
+    `interval` (95 %) is of forward + postprocess; None where too few images were timed.
+    """
+
+    images: int
+    load_s: float
+    preprocess_s: float
+    forward_s: float
+    postprocess_s: float
+    encode_s: float
+    detections_per_image: float
+    interval: Interval | None = None
+
+    @property
+    def fps(self) -> float:
+        """Images a second, forward + postprocess."""
+        return 1.0 / (self.forward_s + self.postprocess_s)
+
+
+class GpuMemory(Strict):
+    """Peaks of one GPU; None where NVML did not say."""
+
+    index: int
+    nvml_process_bytes: int | None
+    nvml_delta_bytes: int | None = None
+    nvml_used_bytes: int | None
+
+
+class AllocatorPeak(Strict):
+    """Peaks of one rank's allocator, as the framework counts them."""
+
+    rank: int
+    device: str
+    allocated_bytes: int
+    reserved_bytes: int
+
+
+class Memory(Strict):
+    """Peaks over the training. `host_bytes`: proportional set size of the job's process tree.
+
+    `problems` say why something is missing.
+    """
+
+    host_bytes: int | None
+    gpus: tuple[GpuMemory, ...]
+    allocator: tuple[AllocatorPeak, ...]
+    problems: tuple[str, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_problem(cls, values: Any) -> Any:
+        """Records of schema 1 had one `problem` or None."""
+        if not isinstance(values, dict) or "problem" not in values:
+            return values
+        others = {name: value for name, value in values.items() if name != "problem"}
+        return {"problems": [values["problem"]] if values["problem"] else [], **others}
+
+
+class Energy(Strict):
+    """Of all GPUs of the job together. `kwh` is of the whole job, `joules_per_iteration` of the steady state.
+
+    `source`: power, where at least one GPU has no counter and its power readings were integrated instead.
+    """
+
+    joules_per_iteration: float | None
+    kwh: float
+    source: EnergySource
+    gpus: int
+
+
+class Measurements(Strict):
+    """Everything a run measured; None for what it did not."""
+
+    train: TrainTiming | None = None
+    infer: InferTiming | None = None
+    memory: Memory | None = None
+    energy: Energy | None = None
+    sampler_cpu_share: float | None = Field(default=None, description="CPU seconds of sampling per second of the job")
+    scores: CocoScores | None = None

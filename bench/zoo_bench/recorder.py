@@ -1,0 +1,149 @@
+"""What a run left behind -> its record: what was measured and noticed, and where everything lies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo_bench import __version__
+from zoo_bench.cell import digest, recipe_values
+from zoo_bench.detections import EvaluationError, read_ground_truth
+from zoo_bench.evaluate import METRICS, CocoScores, MetricSet, score
+from zoo_bench.events import Event
+from zoo_bench.executors.local import Outcome
+from zoo_bench.job import Job
+from zoo_bench.measure import measure
+from zoo_bench.model_file import describe_model
+from zoo_bench.noise import Noise, describe
+from zoo_bench.outcome import judge, phases_done
+from zoo_bench.plan import PlannedCell
+from zoo_bench.record import Checkpoint, Record, Status
+from zoo_bench.revision import Revision
+from zoo_bench.store import Store
+from zoo_bench.workspace import Workspace
+
+DEFINITIONS = {
+    "memory": "peak over training: NVML per process; on the CPU proportional set size of the process tree",
+    "s_per_iter": "mean wall time of steady-state iterations, data loading included",
+    "fps": "1 / (mean forward_s + mean postprocess_s), batch 1, one device",
+    "box_ap": "COCO AP@[.50:.95]",
+    "mask_ap": "COCO AP@[.50:.95]",
+    "energy": "NVML energy counter, or integrated power, over the steady-state iterations, all GPUs of the job",
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all cells of a run share."""
+
+    workspace: Workspace
+    store: Store
+    profile: str
+    machine: Mapping[str, Any]
+    scorer: str
+    given_model: Path | None
+    revision: Revision | None
+
+
+def make_record(planned: PlannedCell, job: Job, outcome: Outcome, setting: Setting) -> Record:
+    """Measure, score and judge a run that has ended; its model is given its final name."""
+    cell, events, root = planned.cell, outcome.events, setting.workspace.root
+    scores, problem = _scores(events, job, setting.scorer)
+    measured, noise = measure(events, outcome.telemetry, cell, scores)
+    status, reason = _ending(planned, outcome, problem, noise)
+    done = [phase for phase in phases_done(events) if phase in planned.phases]
+    if scores is None and "evaluate" in done:
+        done.remove("evaluate")
+    files = {"log": job.paths.log, "events": job.paths.events, "samples": job.paths.samples}
+    if job.paths.detections.exists():
+        files["detections"] = job.paths.detections
+    return Record(
+        run_id=job.run_id,
+        cell_id=cell.id,
+        profile=setting.profile,
+        cell=cell.resolved(),
+        recipe_sha256=digest(recipe_values(cell.resolved())),
+        fingerprint=planned.fingerprint,
+        inputs=planned.inputs,
+        status=status,
+        reason=_without_folders(reason, root),
+        phases=planned.phases,
+        phases_done=tuple(done),
+        started_unix_s=outcome.started_unix_s,
+        duration_s=outcome.duration_s,
+        measurements=measured,
+        noise=noise,
+        definitions={**DEFINITIONS, "scorer": scores.scorer if scores else setting.scorer},
+        machine=dict(setting.machine),
+        software=_software(events),
+        revision=setting.revision,
+        checkpoint=_keep_model(events, job, root) if "train" in done else planned.checkpoint,
+        files={name: os.path.relpath(path, root) for name, path in files.items()},
+        command=tuple(_without_folders(word, root) for word in job.command),
+        zoo_bench=__version__,
+    )
+
+
+def _ending(planned: PlannedCell, outcome: Outcome, problem: str, noise: Sequence[Noise]) -> tuple[Status, str]:
+    status, reason = judge(outcome, planned.phases)
+    if status != "succeeded":
+        return status, reason
+    if problem:
+        return "failed", f"evaluate: {problem}"
+    if noise and planned.cell.trust.on_noise == "quarantine":
+        return "quarantined", describe(noise)
+    return status, reason
+
+
+def _scores(events: Sequence[Event], job: Job, scorer: str) -> tuple[CocoScores | None, str]:
+    """Score the detections file of a finished evaluation, or take what a worker that scores itself reports."""
+    reported = next((event for event in events if event.name == "eval_result"), None)
+    if reported is not None:
+        return _reported(reported), ""
+    ended = next((event for event in events if event.name == "eval_stop"), None)
+    if ended is None:
+        return None, ""
+    annotations, limit = job.dataset.val.annotations, job.cell.measure.evaluate_images
+    try:
+        # The harness says which images count, so that a worker cannot leave out the hard ones.
+        images = None if limit is None else list(read_ground_truth(annotations).sizes)[:limit]
+        return score(annotations, job.paths.detections, masks=job.cell.masks, scorer=scorer, image_ids=images), ""
+    except EvaluationError as error:
+        return None, error.message
+    except Exception as error:  # noqa: BLE001 - whatever a scorer trips over, a finished training must be recorded
+        return None, f"{scorer}: {type(error).__name__}: {error}"
+
+
+def _reported(event: Event) -> CocoScores:
+    def metrics(name: str) -> MetricSet | None:
+        values = event.fields.get(name)
+        if not isinstance(values, dict):
+            return None
+        numbers = {metric: values.get(metric) for metric in METRICS}
+        return MetricSet(**numbers, per_class={})
+
+    return CocoScores(box=metrics("box"), mask=metrics("mask"), images=0, detections=0, scorer="the worker itself")
+
+
+def _without_folders(text: str, root: Path) -> str:
+    """Make paths relative to the workspace, and to home outside of it: records are published."""
+    return text.replace(f"{root}{os.sep}", "").replace(str(Path.home()), "~")
+
+
+def _software(events: Sequence[Event]) -> dict[str, str]:
+    started = next((event for event in events if event.name == "init_stop"), None)
+    versions = started.fields.get("environment") if started else None
+    if not isinstance(versions, dict):
+        return {}
+    return {str(name): str(version) for name, version in versions.items() if version is not None}
+
+
+def _keep_model(events: Sequence[Event], job: Job, root: Path) -> Checkpoint | None:
+    """Put the first 8 digits of the content hash into the model's file name, and describe it."""
+    if not job.paths.model.is_file():
+        return None
+    saved = next(event for event in reversed(events) if event.name == "checkpoint_saved")
+    return describe_model(job.paths.model, root, trained=bool(saved.fields.get("trained")), cell_id=job.cell.id)

@@ -1,0 +1,34 @@
+"""Which state of the zoo's own files a run was made from, as git tells it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from zoo_bench.recipe import Strict
+
+
+class Revision(Strict):
+    """A commit, and whether files of the zoo differed from it. Records and logs are not counted: a run makes them."""
+
+    commit: str
+    dirty: bool
+
+
+def revision(root: Path) -> Revision | None:
+    """Look at the workspace; None where it is no git checkout, or there is no git."""
+    commit = _git(root, "rev-parse", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--", ".", ":(exclude)results")
+    if commit is None or changed is None:
+        return None
+    return Revision(commit=commit.strip(), dirty=bool(changed.strip()))
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    # Asking must not write: a node may have the checkout read-only, and another process may hold the index.
+    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
