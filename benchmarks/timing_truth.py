@@ -27,13 +27,13 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from simulated_node.runs import SimulatedRun, iterations, write_events
 
 from zoo_bench.events import Event, EventReader
-from zoo_bench.timing import PrecisionWatch, TrainTiming, train_timing
+from zoo_bench.measurements import TrainTiming
+from zoo_bench.timing import PrecisionWatch, train_timing
 
 FIRST_SEED = 1_000_000
 LEAST_WARMUP = 10
@@ -125,9 +125,9 @@ def main() -> int:
     first = parser.parse_args().first_seed
     long = draw(first, 100, count=10_000)
     bare, full = draw(first + 1000, 1000, extras=False), draw(first + 2000, 1000)
-    stopped = [run for run in draw(first + 3000, 500, count=4000, watched=True) if run.stopped_after]
+    stopped = [run for run in draw(first + 3000, 1000, count=4000, watched=True) if run.stopped_after]
     median = np.median([run.stopped_after for run in stopped])
-    of_stopped = f"{len(stopped)} of 500 runs stopped at 1 %, after {median:.0f} iterations (median)"
+    of_stopped = f"{len(stopped)} of 1,000 runs stopped at 1 %, after {median:.0f} iterations (median)"
     errors = [
         error_row("100 runs of 10,000", "the run's own", [run.own_error for run in long], LARGEST_ERROR),
         error_row("100 runs of 10,000", "the drawn mean", [run.error for run in long]),

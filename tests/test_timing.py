@@ -9,9 +9,10 @@ import pytest
 
 from zoo_bench.events import Event
 from zoo_bench.interval import LEAST_VALUES, bootstrap_interval
+from zoo_bench.measurements import TrainTiming
 from zoo_bench.steady import steady_state
 from zoo_bench.telemetry import Floats
-from zoo_bench.timing import PrecisionWatch, TrainTiming, infer_timing, is_precise, train_timing
+from zoo_bench.timing import PrecisionWatch, infer_timing, is_precise, train_timing
 
 
 def noise(count: int, seed: int = 0, spread: float = 0.02, phi: float = 0.5) -> Floats:

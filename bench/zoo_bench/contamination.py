@@ -1,11 +1,13 @@
 """What else happened while a run was timed: its telemetry judged by rules. Pure functions.
 
-The rules, each looked at only where something was timed:
+The rules, each looked at only where something was timed. Clocks and bits are left alone for the first `WARMUP_S` of it,
+or a quarter where it is short, while they ramp up; which iterations count as warm-up decides nothing here, since a drop
+at the start may pass for one.
 
 - **slowdown**: a thermal or hardware slowdown bit for `SLOW_SHARE` of the samples or more. The software power cap is
   normal at full load, and never a fault.
 - **clock drop**: the SM clock more than `DROP` under the run's own plateau for `SLOW_SHARE` of the samples or more,
-  where neither the power cap nor idleness explains it.
+  where neither the power cap nor idleness explains it, then or just before or after.
 - **CPU load**: others kept more than `LEAST_CORES` cores and `CORES_SHARE` of the machine busy for some seconds.
 - **foreign processes**: `zoo_bench.foreign`.
 """
@@ -22,7 +24,6 @@ from numpy.typing import NDArray
 from zoo_bench.events import Event
 from zoo_bench.foreign import judge_processes
 from zoo_bench.noise import Noise
-from zoo_bench.steady import SteadyState
 from zoo_bench.telemetry import ClocksEvent, Floats, GpuSeries, HostSeries, Telemetry
 
 Span = tuple[float, float]
@@ -35,17 +36,21 @@ SLOWDOWN = (
     | ClocksEvent.HW_POWER_BRAKE_SLOWDOWN
 )
 EXPLAINED = ClocksEvent.SW_POWER_CAP | ClocksEvent.GPU_IDLE
+WARMUP_S, WARMUP_SHARE = 15.0, 0.25
 SLOW_SHARE = 0.02
 LEAST_SAMPLES = 20
 """A window with fewer samples says nothing about shares."""
 
 DROP = 0.07
 PLATEAU_QUANTILE = 0.9
+LAG_S = 0.5
+"""How much later than a reason's bit the clocks may follow, or the other way round."""
+
 BUSY = 0.3
 SMOOTHING = 5
 
-LEAST_CORES, CORES_SHARE = 0.4, 0.05
-BIN_S, BINS = 0.5, 5
+LEAST_CORES, CORES_SHARE = 0.45, 0.05
+BIN_S, BINS = 0.5, 7
 
 
 @dataclass(frozen=True)
@@ -56,16 +61,16 @@ class Findings:
     hidden_own: frozenset[int]
 
 
-def judge_telemetry(events: Sequence[Event], telemetry: Telemetry, steady: SteadyState) -> Findings:
+def judge_telemetry(events: Sequence[Event], telemetry: Telemetry) -> Findings:
     """Apply the rules to one job."""
     timed = timed_spans(events)
     started_s = events[0].time_s if events else 0.0
-    windows = [steady.spans or timed[:1], timed[1:]]
+    windows = [_settled(span) for span in timed]
     foreign, hidden_own = judge_processes(events, telemetry, timed)
     found = [
         *foreign,
-        *(one for gpu in telemetry.gpus for spans in windows for one in _slowdown(gpu, spans)),
-        *(one for gpu in telemetry.gpus for spans in windows for one in _clock_drop(gpu, spans)),
+        *(one for gpu in telemetry.gpus for span in windows for one in _slowdown(gpu, span)),
+        *(one for gpu in telemetry.gpus for span in windows for one in _clock_drop(gpu, span)),
         *(one for span in timed for one in _cpu_load(telemetry.host, span)),
     ]
     return Findings(tuple(_since(one, started_s) for one in found), hidden_own)
@@ -87,15 +92,16 @@ def _since(one: Noise, started_s: float) -> Noise:
     return one.model_copy(update={"from_s": one.from_s - started_s, "to_s": one.to_s - started_s})
 
 
-def _within(time_s: Floats, spans: Sequence[Span]) -> Mask:
-    inside = np.zeros(len(time_s), dtype=bool)
-    for from_s, to_s in spans:
-        inside |= (time_s >= from_s) & (time_s <= to_s)
-    return inside
+def _settled(span: Span) -> Span:
+    return span[0] + min(WARMUP_S, WARMUP_SHARE * (span[1] - span[0])), span[1]
 
 
-def _slowdown(gpu: GpuSeries, spans: Sequence[Span]) -> list[Noise]:
-    inside = _within(gpu.time_s, spans) & (gpu.clocks_events >= 0)
+def _within(time_s: Floats, span: Span) -> Mask:
+    return np.asarray((time_s >= span[0]) & (time_s <= span[1]))
+
+
+def _slowdown(gpu: GpuSeries, span: Span) -> list[Noise]:
+    inside = _within(gpu.time_s, span) & (gpu.clocks_events >= 0)
     slowed = inside & ((gpu.clocks_events & int(SLOWDOWN)) != 0)
     if inside.sum() < LEAST_SAMPLES or slowed.sum() < SLOW_SHARE * inside.sum():
         return []
@@ -104,22 +110,24 @@ def _slowdown(gpu: GpuSeries, spans: Sequence[Span]) -> list[Noise]:
     return [_of_gpu("slowdown", gpu, slowed, f"{names} for {slowed.sum() / inside.sum():.0%} of the timed window")]
 
 
-def _clock_drop(gpu: GpuSeries, spans: Sequence[Span]) -> list[Noise]:
+def _clock_drop(gpu: GpuSeries, span: Span) -> list[Noise]:
+    inside = _within(gpu.time_s, span)
     explained = (gpu.clocks_events >= 0) & ((gpu.clocks_events & int(EXPLAINED | SLOWDOWN)) != 0)
-    resting = gpu.utilization < BUSY  # False where it is not known
-    fit = _within(gpu.time_s, spans) & ~explained & ~resting & np.isfinite(gpu.sm_clock_hz)
+    explained |= gpu.utilization < BUSY  # False where it is not known
+    fit = inside & ~_near(explained, gpu.time_s) & np.isfinite(gpu.sm_clock_hz)
     places = np.flatnonzero(fit)
     if len(places) < LEAST_SAMPLES:
         return []
     clock_hz = _smooth(gpu.sm_clock_hz[places])
     plateau_hz = float(np.quantile(clock_hz, PLATEAU_QUANTILE))
     low = clock_hz < (1 - DROP) * plateau_hz
-    if low.sum() < SLOW_SHARE * len(places):
+    if low.sum() < SLOW_SHARE * inside.sum():
         return []
     depth = 1 - float(np.median(clock_hz[low])) / plateau_hz
     dropped = np.zeros(len(gpu.time_s), dtype=bool)
     dropped[places[low]] = True
-    detail = f"SM clock {depth:.0%} under its plateau of {plateau_hz / 1e6:.0f} MHz for {low.mean():.0%} of the window"
+    share = low.sum() / inside.sum()
+    detail = f"SM clock {depth:.0%} under its plateau of {plateau_hz / 1e6:.0f} MHz for {share:.0%} of the timed window"
     return [_of_gpu("clock_drop", gpu, dropped, detail)]
 
 
@@ -128,6 +136,13 @@ def _of_gpu(kind: str, gpu: GpuSeries, where: Mask, detail: str) -> Noise:
     return Noise.model_validate(
         {"kind": kind, "gpu": gpu.index, "from_s": times_s[0], "to_s": times_s[-1], "detail": detail}
     )
+
+
+def _near(mask: Mask, time_s: Floats) -> Mask:
+    """Return where `mask` is true within `LAG_S`."""
+    marked = time_s[mask]
+    after = np.searchsorted(marked, time_s - LAG_S)
+    return np.asarray(after < np.searchsorted(marked, time_s + LAG_S))
 
 
 def _smooth(values: Floats) -> Floats:

@@ -63,7 +63,7 @@ def judge_processes(
     reach_s = float(np.median(np.diff(telemetry.list_times_s))) if len(telemetry.list_times_s) > 1 else 0.0
     for rank, gpu in enumerate(telemetry.gpus):
         seen = _presences(gpu.index, telemetry.sightings)
-        own = _hidden_own(events, rank, seen)
+        own = _hidden_own(events, rank, seen, telemetry.list_times_s[:1])
         if own is not None:
             hidden.add(own.pid)
         noise += [
@@ -98,12 +98,12 @@ def _evidence(one: Presence) -> Noise:
     )
 
 
-def _hidden_own(events: Sequence[Event], rank: int, seen: Sequence[Presence]) -> Presence | None:
+def _hidden_own(events: Sequence[Event], rank: int, seen: Sequence[Presence], launched_s: Floats) -> Presence | None:
     """Return the presence that must be the job's own, where none of the job's processes was seen as such."""
     if any("job" in one.owners for one in seen):
         return None
-    started_s = events[0].time_s if events else np.inf
-    late = [one for one in seen if one.is_stranger() and one.sightings[0].time_s >= started_s]
+    # What the first list shows, taken when the worker has just been started, was there before.
+    late = [one for one in seen if one.is_stranger() and (one.sightings[0].time_s > launched_s).all()]
     reports = [event for event in events if event.name == "allocator_peak" and event.number("rank") == rank]
     if not reports:
         return late[0] if len(late) == 1 else None

@@ -13,9 +13,10 @@ is too narrow for them. What is done instead, for n values:
    n / (n - length), and because they cut off correlations that reach beyond them, both in variance; and Student's
    quantile in place of the normal one, with 3/4 of a degree of freedom a block (their length came from the same data).
 
-The random numbers have a fixed seed: equal values give an equal interval. From some 400 values on, 94 to 95.5 % of the
-intervals cover the truth for correlations of up to 0.8 from one value to the next. Fewer do with fewer values (90 % or
-so with 60 values at 0.6), or where correlation lasts for more than a twentieth of the run.
+The random numbers have a fixed seed: equal values give an equal interval. From 400 values on, 94 to 96.5 % of the
+intervals cover the truth for correlations of up to 0.9 from one value to the next (benchmarks/timing_truth.py). Fewer
+do with fewer values (about 90 % with 50 values at 0.6), where correlation lasts for more than a twentieth of the run,
+or where rare long pauses make up much of the mean and only a few of them were seen.
 """
 
 from __future__ import annotations

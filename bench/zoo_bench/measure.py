@@ -22,7 +22,7 @@ def measure(
 ) -> tuple[Measurements, tuple[Noise, ...]]:
     """Return everything the job's events and telemetry tell."""
     steady = steady_state(events, cell.measure.warmup_iterations)
-    findings = judge_telemetry(events, telemetry, steady)
+    findings = judge_telemetry(events, telemetry)
     measured = Measurements(
         train=train_timing(
             events,

@@ -30,16 +30,21 @@ OWNERS: tuple[Owner, ...] = ("job", "foreign", "unknown")
 
 
 class Observer:
-    """Takes samples when told to, and keeps them. The times are `clock`'s.
+    """Takes samples when told to, and keeps them. The times are `clock`'s; `processes` says whose a process is.
 
     Making it takes the baseline: the GPUs' memory in use, and the processes that are there, before the job is launched.
     """
 
-    def __init__(self, gpus: Sequence[int], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        gpus: Sequence[int],
+        clock: Callable[[], float] = time.monotonic,
+        processes: JobProcesses | None = None,
+    ) -> None:
         self._clock = clock
         self._started_s = clock()
         self._problems = Problems()
-        self._processes = JobProcesses()
+        self._processes = processes or JobProcesses()
         self._nvml = self._open_nvml() if gpus else None
         self._devices = tuple(Device(self._nvml, gpu, self._problems, self._since_start) for gpu in gpus if self._nvml)
         self._baselines = tuple(device.used_bytes() for device in self._devices)

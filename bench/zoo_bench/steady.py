@@ -19,8 +19,9 @@ It cuts three things, each decided from the events alone, and nothing else:
       by more than 4 standard errors, which allow for autocorrelation: MSER alone often cuts clean runs.
 
 So a slow iteration that nobody announced stays wherever it is, being part of the truth, unless it is one of a crowd at
-the front that the rest of the run does not show. A lone one is such a crowd in the first 0.7 % of the run only. One
-clean run in a hundred, or fewer, loses anything to 3 (400 iterations or more; of 100, up to one in twenty).
+the front that the rest of the run does not show. A lone one is such a crowd in the first 0.7 % of the run only. Of
+clean runs of 400 iterations or more, about one in a hundred loses anything to 3; of 100 iterations, one in fifteen if
+they are strongly correlated.
 """
 
 from __future__ import annotations

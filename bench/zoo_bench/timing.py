@@ -86,8 +86,8 @@ class PrecisionWatch:
     there are 20 % more. Training may end when two looks in a row find the interval narrow enough.
 
     Each look is one more chance to stop on an interval that is narrow by luck, so the intervals of runs that were
-    stopped cover the truth less often than the 95 % they are made for: 1 to 2 points, and it was 3 to 4 when one look
-    was enough. benchmarks/timing_truth.py measures it.
+    stopped cover the truth less often than others: by one point, or by three where most of the warm-up is left to the
+    rule (benchmarks/timing_truth.py). The mean itself is within the half-width asked for in more than 95 % of them.
     """
 
     FIRST_LOOK = LEAST_FOR_TRANSIENT

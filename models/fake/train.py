@@ -70,7 +70,7 @@ def train(job: Dict[str, Any], events: worker.EventWriter) -> None:
     held = bytearray(os.urandom(1)) * options.get("hold_bytes", 0)
     script = read_script(options, planned)
     if options.get("pid_file"):
-        write_whole(options["pid_file"], str(os.getpid()))
+        write_whole(options["pid_file"], str(os.getpid()) + "\n")
     events.write("epoch_start", epoch=1)
     reported_s = ended_s = due_s = time.monotonic()
     iteration = 0

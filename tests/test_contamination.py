@@ -1,0 +1,147 @@
+"""Noise on the machine: found, told with its evidence, quarantined or marked. A real run on a simulated node."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Zoo
+from simulated_node.curve import Curve
+from simulated_node.node import GIB, Gpu, Process, Scenario, build, environment
+from simulated_node.play import judge
+
+from zoo_bench.contamination import judge_telemetry
+from zoo_bench.events import Event
+from zoo_bench.telemetry import HostSeries, Telemetry, floats
+
+RETINANET = ("--select", "*retinanet*")
+GPU = Gpu(
+    name="Tesla V100-SXM2-16GB",
+    total_bytes=Curve.constant(16 * GIB),
+    power_w=Curve.constant(250.0),
+    energy_step_s=Curve.constant(0.1),
+    sm_clock_hz=Curve.constant(1530e6),
+    clocks_events=Curve.constant(0),
+    temperature_c=Curve.constant(60),
+    utilization=Curve.constant(0.95),
+)
+
+
+class NodeZoo(Zoo):
+    """A workspace on a machine with one simulated GPU, on which the job's worker holds 5 GiB."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.change({"profiles": {"quick": {"set": {"gpus": 1, "trust": {"process_period_s": 0.2}}}}})
+        self.options(pid_file=str(root / "worker.pid"), iteration_s=0.05, image_s=0.05)
+
+    def place(self, *others: Process, gpu: Gpu = GPU) -> None:
+        """Put processes beside the job's on the GPU."""
+        mine = Process(Curve.constant(5 * GIB), pid_file=self.root / "worker.pid")
+        scenario = Scenario((replace(gpu, processes=(mine, *others)),), start_s=time.monotonic())
+        scenario.write(self.root / "scenario")
+
+
+@pytest.fixture
+def node(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> NodeZoo:
+    zoo = NodeZoo(tmp_path)
+    library = tmp_path_factory.getbasetemp() / "simulated_node"
+    build(library)
+    for name, value in environment(library, tmp_path / "scenario").items():
+        monkeypatch.setenv(name, value)
+    zoo.place()
+    return zoo
+
+
+@pytest.fixture
+def stranger() -> Iterator[int]:
+    """A process of this machine that is not the job's."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    yield process.pid
+    process.kill()
+    process.wait()
+
+
+def test_a_clean_run_on_a_gpu_says_what_the_gpu_gave(node: NodeZoo) -> None:
+    assert node.call("run", *RETINANET).returncode == 0
+    (record,) = node.records
+    assert record.noise == ()
+    memory, energy = record.measurements.memory, record.measurements.energy
+    assert memory is not None
+    assert [gpu.nvml_process_bytes for gpu in memory.gpus] == [5 * GIB]
+    assert [gpu.nvml_delta_bytes for gpu in memory.gpus] == [5 * GIB]
+    assert memory.problems == ()
+    assert energy is not None
+    assert energy.source == "counter"
+    assert record.measurements.train is not None
+    assert energy.joules_per_iteration == pytest.approx(250 * record.measurements.train.mean_s, rel=0.2)
+    assert record.machine["driver"] == "570.86.15"
+    assert "5.0" in node.call("render").stdout
+
+
+def test_a_foreign_process_quarantines_the_run_which_is_tried_again(node: NodeZoo, stranger: int) -> None:
+    node.place(Process(Curve.constant(2 * GIB), pid=stranger))
+    done = node.call("run", *RETINANET)
+    assert done.returncode == 5
+    assert [record.status for record in node.records] == ["quarantined"] * 3
+    assert f"process {stranger}" in node.records[-1].reason
+    assert "up to 2.0 GB" in done.stdout
+    assert done.stderr.count("trying again") == 2
+    assert "5.0" not in node.call("render").stdout
+    assert "train, infer, evaluate" in node.call("plan", *RETINANET).stdout
+
+
+def test_a_process_that_has_gone_by_the_second_try_does_no_harm(node: NodeZoo, stranger: int) -> None:
+    node.place(Process(Curve.constant(2 * GIB), pid=stranger, to_s=3.0))
+    node.options(iteration_s=0.1)
+    assert node.call("run", *RETINANET).returncode == 0
+    assert [record.status for record in node.records] == ["quarantined", "succeeded"]
+
+
+def test_noise_can_be_allowed_and_is_then_marked(node: NodeZoo, stranger: int) -> None:
+    node.place(Process(Curve.constant(2 * GIB), pid=stranger))
+    assert node.call("run", "--allow-noisy", *RETINANET).returncode == 0
+    (record,) = node.records
+    assert record.status == "succeeded"
+    assert [one.kind for one in record.noise] == ["foreign_process"]
+    document = node.call("render").stdout
+    assert "5.0" in document
+    assert f"process {stranger}" in document
+
+
+@pytest.mark.parametrize("kind", ["foreign_process", "thermal_slowdown", "clock_drop", "cpu_load"])
+def test_simulated_contaminations_are_found(tmp_path_factory: pytest.TempPathFactory, kind: str) -> None:
+    library = tmp_path_factory.getbasetemp() / "simulated_node"
+    assert [seed for seed, _, found in judge("contaminated", 200, 6, library, kind) if not found] == []
+
+
+def test_a_stranger_behind_hidden_pids_is_told_from_the_job(tmp_path_factory: pytest.TempPathFactory) -> None:
+    library = tmp_path_factory.getbasetemp() / "simulated_node"
+    found = judge("contaminated", 200, 6, library, "hidden_foreign_process")
+    assert [seed for seed, _, kinds in found if "foreign_process" not in kinds] == []
+
+
+def test_simulated_clean_runs_are_not_accused(tmp_path_factory: pytest.TempPathFactory) -> None:
+    library = tmp_path_factory.getbasetemp() / "simulated_node"
+    assert [verdict for verdict in judge("clean", 200, 24, library) if verdict[2]] == []
+
+
+def test_work_beside_inference_is_noise_as_well() -> None:
+    images = [
+        Event("infer_step", 100.0 + 0.1 * n, 0.0, {"index": n, "images": 300, "warmup": n <= 10}) for n in range(1, 301)
+    ]
+    time_s = np.arange(95.0, 131.0, 0.2)
+    outside_s = np.clip(time_s - 110, 0, 10) * 3.0  # 3 cores for 10 s
+    nothing = floats([])
+    host = HostSeries(8, time_s, np.full(len(time_s), 1e9), time_s - 95, outside_s)
+    (one,) = judge_telemetry(images, Telemetry(host, (), (), nothing, (), None)).noise
+    assert one.kind == "cpu_load"
+    assert one.from_s == pytest.approx(10, abs=2)
+    assert one.to_s == pytest.approx(20, abs=2)
+    assert "3.0 of 8 cores" in one.detail
