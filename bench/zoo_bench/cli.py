@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from zoo_bench import cli_options as options
+from zoo_bench.cli_options import MatrixFile, ProfileName, Root, Select
 from zoo_bench.errors import ZooBenchError
 
 
@@ -33,84 +35,18 @@ data_app = typer.Typer(no_args_is_help=True, help="Make and check datasets.")
 app.add_typer(data_app, name="data")
 
 
-def _complete_profiles(incomplete: str) -> list[str]:
-    """Profiles of the matrix at hand, for the shell."""
-    from zoo_bench.session import Asked, Session
-
-    return [name for name in Session.open(Asked()).matrix.profiles if name.startswith(incomplete)]
-
-
-def _complete_cells(incomplete: str) -> list[str]:
-    """Ids of all cells of all profiles of the matrix at hand, for the shell."""
-    from zoo_bench.cell import expand
-    from zoo_bench.session import Asked, Session
-
-    matrix = Session.open(Asked()).matrix
-    ids = dict.fromkeys(cell.id for profile in matrix.profiles for cell in expand(matrix, profile))
-    return [name for name in ids if name.startswith(incomplete)]
-
-
-Root = Annotated[
-    Path | None,
-    typer.Option("--root", help="The workspace. Default: the folder of matrix.yaml.", show_default=False),
-]
-MatrixFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--matrix",
-        help="Default: matrix.yaml here, else the one that came with zoo-bench.",
-        show_default=False,
-    ),
-]
-ProfileName = Annotated[
-    str | None,
-    typer.Option(
-        "--profile",
-        autocompletion=_complete_profiles,
-        help="A profile of the matrix. Default: its default_profile.",
-        show_default=False,
-    ),
-]
-Select = Annotated[
-    str | None,
-    typer.Option(
-        "--select",
-        autocompletion=_complete_cells,
-        help="Only these cells: globs over ids or key=glob terms, separated by spaces; "
-        "'*mask-rcnn*', 'backbone=r50,detector=retinanet*'.",
-        show_default=False,
-    ),
-]
-Skip = Annotated[str | None, typer.Option("--skip", help="Not these cells; written like --select.", show_default=False)]
-Force = Annotated[bool, typer.Option("--force", help="Run fresh cells again.")]
-Gpus = Annotated[
-    int | None,
-    typer.Option("--gpus", min=0, help="GPUs for each cell, in place of the matrix's; 0: the CPU."),
-]
-Phases = Annotated[
-    str | None,
-    typer.Option("--phases", help="Some of train,infer,evaluate. Default: what the matrix says.", show_default=False),
-]
-CheckpointFile = Annotated[
-    Path | None,
-    typer.Option("--checkpoint", help="Measure this model: use with --phases infer,evaluate.", show_default=False),
-]
-
-
 @app.command()
 def run(
     root: Root = None,
     matrix: MatrixFile = None,
     profile: ProfileName = None,
     select: Select = None,
-    skip: Skip = None,
-    force: Force = False,
-    gpus: Gpus = None,
-    phases: Phases = None,
-    checkpoint: CheckpointFile = None,
-    allow_noisy: Annotated[
-        bool, typer.Option("--allow-noisy", help="Keep figures that something else on the machine spoiled, marked.")
-    ] = False,
+    skip: options.Skip = None,
+    force: options.Force = False,
+    gpus: options.Gpus = None,
+    phases: options.Phases = None,
+    checkpoint: options.CheckpointFile = None,
+    allow_noisy: options.AllowNoisy = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop, like `zoo-bench plan`.")] = False,
 ) -> int:
     """Run every cell that is not fresh, and keep a record of each. Run it again to go on where it stopped.
@@ -132,11 +68,11 @@ def plan(
     matrix: MatrixFile = None,
     profile: ProfileName = None,
     select: Select = None,
-    skip: Skip = None,
-    force: Force = False,
-    gpus: Gpus = None,
-    phases: Phases = None,
-    checkpoint: CheckpointFile = None,
+    skip: options.Skip = None,
+    force: options.Force = False,
+    gpus: options.Gpus = None,
+    phases: options.Phases = None,
+    checkpoint: options.CheckpointFile = None,
 ) -> int:
     """Show the cells, which are fresh, which would run, and why. Nothing is started."""
     from zoo_bench.commands.plan import plan as command
@@ -155,15 +91,26 @@ def status(root: Root = None, matrix: MatrixFile = None, profile: ProfileName = 
 
 
 @app.command()
-def render(root: Root = None, matrix: MatrixFile = None, profile: ProfileName = None) -> int:
+def render(
+    root: Root = None,
+    matrix: MatrixFile = None,
+    profile: ProfileName = None,
+    mem_def: options.MemoryCounted = "nvml",
+    mem_agg: options.MemoryOverGpus = "max",
+    energy: options.EnergyColumn = False,
+    no_stale_marks: options.NoStaleMarks = False,
+) -> int:
     """Print the zoo's document, Markdown, to stdout: `zoo-bench render > MODEL_ZOO.md`.
 
-    Figures come from the records in results/; a cell without one is blank.
+    Figures come from the records in results/; a cell without one is blank. Options that change the document are
+    kept in its last line, for `zoo-bench verify`.
     """
     from zoo_bench.commands.render import render as command
+    from zoo_bench.document import DocumentOptions, memory_definition
     from zoo_bench.session import Asked
 
-    return command(Asked(root, matrix, profile))
+    chosen = DocumentOptions(profile, memory_definition(mem_def, mem_agg), energy, not no_stale_marks)
+    return command(Asked(root, matrix, profile), chosen)
 
 
 @app.command()
