@@ -91,6 +91,32 @@ def status(root: Root = None, matrix: MatrixFile = None, profile: ProfileName = 
 
 
 @app.command()
+def show(
+    cell: Annotated[
+        str,
+        typer.Argument(
+            metavar="CELL",
+            autocompletion=options.complete_cells_and_runs,
+            help="A cell's id, its short name, a glob that matches one cell, or the id of a run.",
+            show_default=False,
+        ),
+    ],
+    root: Root = None,
+    matrix: MatrixFile = None,
+    profile: ProfileName = None,
+    json: Annotated[bool, typer.Option("--json", help="Print figures and whole records as JSON.")] = False,
+) -> int:
+    """Show where each figure of a row comes from: definition, interval, run, machine, software, log, checkpoint.
+
+    For instance `zoo-bench show mask-rcnn_r50_fpn_1x_coco`, or `zoo-bench show '*retinanet_r50*' --json`.
+    """
+    from zoo_bench.commands.show import show as command
+    from zoo_bench.session import Asked
+
+    return command(Asked(root, matrix, profile), cell, as_json=json)
+
+
+@app.command()
 def render(
     root: Root = None,
     matrix: MatrixFile = None,
@@ -111,6 +137,23 @@ def render(
 
     chosen = DocumentOptions(profile, memory_definition(mem_def, mem_agg), energy, not no_stale_marks)
     return command(Asked(root, matrix, profile), chosen)
+
+
+@app.command()
+def verify(
+    document: Annotated[Path, typer.Argument(help="A document that render made.", show_default=False)],
+    root: Root = None,
+    matrix: MatrixFile = None,
+) -> int:
+    """Check that a published document still equals the store; when it does not, exit 1 with a diff.
+
+    It names every value that was edited by hand, is stale, or was copied from another row. Logs and models need
+    not be there, so it runs in a clean clone: `zoo-bench verify MODEL_ZOO.md`.
+    """
+    from zoo_bench.commands.verify import verify as command
+    from zoo_bench.session import Asked
+
+    return command(Asked(root, matrix), document)
 
 
 @app.command()

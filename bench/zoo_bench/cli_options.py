@@ -25,6 +25,18 @@ def complete_cells(incomplete: str) -> list[str]:
     return _beginning(incomplete, (cell.id for profile in matrix.profiles for cell in expand(matrix, profile)))
 
 
+def complete_cells_and_runs(incomplete: str) -> list[str]:
+    """Ids of cells, with and without their backend, and of runs, for the shell."""
+    cells = complete_cells("")
+    return _beginning(incomplete, [*cells, *(cell.split("/", 1)[1] for cell in cells), *_runs()])
+
+
+def _runs() -> list[str]:
+    from zoo_bench.session import Asked, Session
+
+    return [record.run_id for record in Session.open(Asked()).contents.records]
+
+
 def _beginning(incomplete: str, words: Iterable[str]) -> list[str]:
     return [word for word in dict.fromkeys(words) if word.startswith(incomplete)]
 
