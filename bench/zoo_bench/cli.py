@@ -157,6 +157,50 @@ def verify(
 
 
 @app.command()
+def compare(
+    a: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="A",
+            autocompletion=options.complete_sides,
+            help="A run, a date, a machine, or a record's file. With --published: a source.",
+            show_default=False,
+        ),
+    ] = None,
+    b: Annotated[
+        str | None,
+        typer.Argument(metavar="B", autocompletion=options.complete_sides, help="What to compare it with."),
+    ] = None,
+    root: Root = None,
+    matrix: MatrixFile = None,
+    profile: ProfileName = None,
+    published: Annotated[bool, typer.Option("--published", help="Compare with other zoos' published figures.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+) -> int:
+    """Put two runs, dates or machines side by side, or this zoo and the published ones.
+
+    A and B are run ids, dates (the newest run of each cell up to then), machines (their name in machine.yaml, or a
+    part of their description), or files of records: `zoo-bench compare 2026-11-01 2026-11-20`.
+
+    `zoo-bench compare --published`, or `zoo-bench compare --published detectron2`: our figures beside those of other
+    zoos, with what differs in how they were measured.
+    """
+    from zoo_bench.commands.compare import compare as command
+    from zoo_bench.commands.compare import compare_published
+    from zoo_bench.errors import ConfigError
+    from zoo_bench.session import Asked
+
+    asked = Asked(root, matrix, profile)
+    if published:
+        if b is not None:
+            raise ConfigError("--published takes one source at most", "zoo-bench compare --published detectron2")
+        return compare_published(asked, a, markdown=markdown)
+    if a is None or b is None:
+        raise ConfigError("compare needs A and B", "zoo-bench compare RUN RUN, or zoo-bench compare --published")
+    return command(asked, a, b, markdown=markdown)
+
+
+@app.command()
 def doctor(
     root: Root = None,
     matrix: MatrixFile = None,

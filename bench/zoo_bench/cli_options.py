@@ -31,6 +31,15 @@ def complete_cells_and_runs(incomplete: str) -> list[str]:
     return _beginning(incomplete, [*cells, *(cell.split("/", 1)[1] for cell in cells), *_runs()])
 
 
+def complete_sides(incomplete: str) -> list[str]:
+    """What can be compared: runs, machines by name, and sources of published figures, for the shell."""
+    from zoo_bench.published import source_names
+    from zoo_bench.session import Asked, Session
+
+    machines = (str(record.machine.get("name") or "") for record in Session.open(Asked()).contents.records)
+    return _beginning(incomplete, [*_runs(), *filter(None, machines), *source_names()])
+
+
 def _runs() -> list[str]:
     from zoo_bench.session import Asked, Session
 
