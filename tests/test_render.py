@@ -259,6 +259,7 @@ def test_a_row_is_stale_when_its_machine_has_had_another_driver_since(finished: 
     later = on_gpus(other, matrix, run_id="20260201T000000Z-0002", machine=machine(driver="550.1"))
     elsewhere = on_gpus(other, matrix, run_id="20260201T000000Z-0002", machine=machine(driver="550.1", cpu="B CPU"))
     assert "that machine's GPU driver (535.54, now 550.1)" in document((measured, later), matrix)
+    assert "- GPU driver 535.54, 550.1" in document((measured, later), matrix)
     assert "Stale" not in document((measured, elsewhere), matrix)
     assert "Stale" not in document((measured, later), matrix, DocumentOptions(stale_marks=False))
 

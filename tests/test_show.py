@@ -106,6 +106,17 @@ def test_a_cell_that_the_matrix_has_left_still_shows_its_newest_run(zoo: Zoo) ->
     assert zoo.call("show", MASK).stdout.startswith(f"fake/{MASK}, run {zoo.records[0].run_id}\n")
 
 
+def test_a_quarantined_run_gives_no_figure_and_is_shown_all_the_same(zoo: Zoo) -> None:
+    zoo.call("run", "--select", MASK)
+    path = next((zoo.root / "results").glob(f"*/{MASK}/*.json"))
+    spoilt = zoo.records[0].model_copy(update={"status": "quarantined", "reason": "a foreign process"})
+    path.write_text(spoilt.model_dump_json())
+    shown = zoo.call("show", MASK).stdout
+    assert "No run counts for this row; the newest is quarantined, of profile quick." in shown
+    assert "a foreign process" in shown
+    assert "37.5" not in shown
+
+
 def test_a_failed_run_shows_why(zoo: Zoo) -> None:
     zoo.options(fault={"phase": "train", "at": 3, "kind": "diverged"})
     zoo.call("run", "--select", MASK)

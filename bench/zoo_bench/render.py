@@ -19,6 +19,7 @@ from zoo_bench.provenance import (
     SOFTWARE_NAMES,
     CurrentInputs,
     cpu_line,
+    driver,
     gpu_lines,
     gpus_text,
     newest_drivers,
@@ -209,7 +210,9 @@ def _software(matrix: Matrix, used: Sequence[Record]) -> list[str]:
     for record in used:
         for name, version in record.software.items():
             versions.setdefault(name, {})[str(version)] = None
-    return [f"{SOFTWARE_NAMES.get(name, name)} {', '.join(found)}" for name, found in versions.items()]
+    drivers = dict.fromkeys(str(driver(record)) for record in used if driver(record))
+    lines = [f"{SOFTWARE_NAMES.get(name, name)} {', '.join(found)}" for name, found in versions.items()]
+    return [*lines, *([f"GPU driver {', '.join(drivers)}"] if drivers else [])]
 
 
 def _settings(cells: Sequence[Cell]) -> list[str]:

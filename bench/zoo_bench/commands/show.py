@@ -17,7 +17,7 @@ from rich.text import Text
 from zoo_bench.display import format_s
 from zoo_bench.errors import EXIT_OK
 from zoo_bench.figures import DEFAULT_MEMORY, Figure
-from zoo_bench.lookup import find_cell, find_run, newest_of, not_found
+from zoo_bench.lookup import FoundCell, find_cell, find_run, newest_of, not_found
 from zoo_bench.measure import InferTiming, Memory, TrainTiming
 from zoo_bench.provenance import SOFTWARE_NAMES, cpu_line, gpu_lines, machine_name, newest_drivers, staleness
 from zoo_bench.record import Record
@@ -77,10 +77,21 @@ def _view(session: Session, word: str) -> View:
         return _view_of_run(session, run)
     row = build_row(found.cell, found.profile, records, WITH_ENERGY)
     runs = row.records or ((row.attempt,) if row.attempt else ())
+    if not runs:
+        return _view_without_runs(found, newest_of(found.cell.id, records))
     current = session.current(found.cell.backend)
     ground = Ground(None, newest_drivers(records), {found.cell.backend: current} if current else {})
-    said = remarks(row, ground) or ([] if runs else ["Never run."])
-    return View(f"{found.cell.id}, profile {found.profile}", row.sources, runs, found.cell.masks, tuple(said))
+    said = tuple(remarks(row, ground))
+    return View(f"{found.cell.id}, profile {found.profile}", row.sources, runs, found.cell.masks, said)
+
+
+def _view_without_runs(found: FoundCell, newest: Record | None) -> View:
+    """Return the view of a cell that shows nothing in the document, with its newest run all the same."""
+    said = "Never run."
+    if newest is not None:
+        said = f"No run counts for this row; the newest is {newest.status}, of profile {newest.profile}."
+    runs = (newest,) if newest is not None else ()
+    return View(f"{found.cell.id}, profile {found.profile}", {}, runs, found.cell.masks, (said,))
 
 
 def _view_of_run(session: Session, run: Record) -> View:
