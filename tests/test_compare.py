@@ -15,9 +15,10 @@ from zoo_bench.beside import Comparison, Entry, put_beside, throughput_beside
 from zoo_bench.compare import compare_figures, unlike
 from zoo_bench.errors import ConfigError
 from zoo_bench.load import load_matrix
-from zoo_bench.measure import Interval
+from zoo_bench.measurements import Interval
 from zoo_bench.published import load_published, source_names
 from zoo_bench.record import Record
+from zoo_bench.revision import Revision
 from zoo_bench.sides import find_side
 from zoo_bench.store import Store
 
@@ -93,6 +94,14 @@ def test_what_differs_in_how_two_records_came_about_is_told(finished: Zoo) -> No
     assert any(line.startswith("CPU: ") and "-> B CPU" in line for line in told)
     assert not any("seed" in line or line.startswith("dataset") for line in told)
     assert unlike(first, first) == []
+
+
+def test_the_revision_of_the_zoo_is_a_difference(finished: Zoo) -> None:
+    first = finished.records[0]
+    a, b = (
+        changed(first, revision=Revision(commit=letter * 40, dirty=letter == "b"), definitions={}) for letter in "ab"
+    )
+    assert unlike(a, b) == ["revision: commit aaaaaaaaaaaa -> commit bbbbbbbbbbbb, with changes"]
 
 
 def test_drivers_differ(finished: Zoo) -> None:

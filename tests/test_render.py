@@ -15,6 +15,7 @@ from zoo_bench.document import DEFAULT_OPTIONS, DocumentOptions, memory_definiti
 from zoo_bench.load import load_matrix
 from zoo_bench.markdown import escape, link, table
 from zoo_bench.measurements import Energy, Memory
+from zoo_bench.noise import Noise
 from zoo_bench.provenance import CurrentInputs
 from zoo_bench.record import Record
 from zoo_bench.render import render
@@ -262,6 +263,12 @@ def test_a_row_is_stale_when_its_machine_has_had_another_driver_since(finished: 
     assert "- GPU driver 535.54, 550.1" in document((measured, later), matrix)
     assert "Stale" not in document((measured, elsewhere), matrix)
     assert "Stale" not in document((measured, later), matrix, DocumentOptions(stale_marks=False))
+
+
+def test_a_row_that_was_kept_in_spite_of_noise_says_so(finished: Zoo) -> None:
+    noise = Noise(kind="foreign_process", gpu=1, from_s=12.2, to_s=15.0, detail="PID 7 held 2.0 GB")
+    text = document((finished.records[0].model_copy(update={"noise": (noise,)}),), finished.root / "matrix.yaml")
+    assert "Noisy: GPU 1: PID 7 held 2.0 GB (12 to 15 s)." in text
 
 
 def test_a_row_from_another_machine_says_what_was_other(finished: Zoo) -> None:

@@ -10,7 +10,9 @@ import pytest
 from conftest import Zoo
 from records import changed, with_measurements
 
-from zoo_bench.measure import InferTiming, Interval
+from zoo_bench.measurements import InferTiming, Interval
+from zoo_bench.noise import Noise
+from zoo_bench.revision import Revision
 from zoo_bench.store import Store
 
 MASK = "mask-rcnn_r50_fpn_1x_shapes"
@@ -115,6 +117,23 @@ def test_a_quarantined_run_gives_no_figure_and_is_shown_all_the_same(zoo: Zoo) -
     assert "No run counts for this row; the newest is quarantined, of profile quick." in shown
     assert "a foreign process" in shown
     assert "37.5" not in shown
+
+
+def test_noise_revision_and_surroundings_are_shown(zoo: Zoo) -> None:
+    zoo.call("run", "--select", MASK)
+    path = next((zoo.root / "results").glob(f"*/{MASK}/*.json"))
+    record = zoo.records[0]
+    noise = Noise(kind="cpu_load", gpu=None, from_s=1, to_s=4, detail="1.5 of 2 cores were busy with something else")
+    values = {
+        "noise": (noise,),
+        "revision": Revision(commit="c" * 40, dirty=True),
+        "machine": {**record.machine, "container": "an/image:1"},
+    }
+    path.write_text(record.model_copy(update=values).model_dump_json())
+    shown = zoo.call("show", MASK).stdout
+    assert "Noisy: 1.5 of 2 cores were busy with something else (1 to 4 s)." in shown
+    assert "commit cccccccccccc, with changes" in shown
+    assert "an/image:1" in shown
 
 
 def test_a_failed_run_shows_why(zoo: Zoo) -> None:

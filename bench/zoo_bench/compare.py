@@ -13,8 +13,8 @@ from typing import Literal
 
 from zoo_bench.cell import recipe_values
 from zoo_bench.figures import DEFAULT_MEMORY, NOTHING, Figure, figure
-from zoo_bench.measure import Interval
-from zoo_bench.provenance import unequal_traits
+from zoo_bench.measurements import Interval
+from zoo_bench.provenance import revision_text, unequal_traits
 from zoo_bench.recipe import differences
 from zoo_bench.record import Record
 from zoo_bench.table import HAS, WITH_ENERGY, Column
@@ -53,7 +53,8 @@ def unlike(a: Record, b: Record) -> list[str]:
         "lock": (_digest(a.inputs.lock_sha256), _digest(b.inputs.lock_sha256)),
         "worker sources": (_digest(a.inputs.sources_sha256), _digest(b.inputs.sources_sha256)),
         "zoo-bench": (a.zoo_bench, b.zoo_bench),
-        **{f"definition of {n}": (a.definitions.get(n, ""), b.definitions.get(n, "")) for n in _definitions(a, b)},
+        "revision": (revision_text(a.revision), revision_text(b.revision)),
+        **{f"definition of {name}": (a.definitions[name], b.definitions[name]) for name in _definitions(a, b)},
     }
     return found + [f"{what}: {x or 'none'} -> {y or 'none'}" for what, (x, y) in pairs.items() if x != y]
 
@@ -87,7 +88,7 @@ def _unlike_memory(column: Column, a: Record, b: Record) -> str:
 
 
 def _definitions(a: Record, b: Record) -> list[str]:
-    return sorted({*a.definitions, *b.definitions})
+    return sorted(a.definitions.keys() & b.definitions.keys())
 
 
 def _digest(sha256: str | None) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from zoo_bench.record import Record
+from zoo_bench.revision import Revision
 
 # What people call the software whose versions workers report; anything else stands as it is.
 SOFTWARE_NAMES = {
@@ -71,6 +72,11 @@ def machine_line(record: Record) -> str:
     return ", ".join([*filter(None, [machine_name(record)]), *gpu_lines(record), cpu_line(record)])
 
 
+def revision_text(revision: Revision | None) -> str:
+    """Write the state of the zoo's files; empty outside of git."""
+    return "" if revision is None else f"commit {revision.commit[:12]}{', with changes' if revision.dirty else ''}"
+
+
 def driver(record: Record) -> str | None:
     """Return the version of the GPU driver that a run on GPUs had."""
     return record.machine.get("driver") if int(record.cell["gpus"]) > 0 else None
@@ -120,8 +126,10 @@ def _traits(record: Record) -> dict[str, str]:
         "machine": machine_name(record),
         "GPUs": ", ".join(gpu_lines(record)),
         "CPU": cpu_line(record),
+        "interconnect": str(record.machine.get("interconnect") or "") if int(record.cell["gpus"]) > 1 else "",
         "driver": driver(record) or "",
         "OS": str(record.machine.get("os", "")),
+        "container": str(record.machine.get("container") or ""),
         **software,
     }
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from zoo_bench.noise import describe
 from zoo_bench.provenance import CurrentInputs, MachineKey, departures, staleness
 from zoo_bench.record import Record
 from zoo_bench.table import Row
@@ -34,6 +35,7 @@ def remarks(row: Row, ground: Ground) -> list[str]:
         *_moved_on(row),
         *_given(row),
         *(["No fps: the model that was timed had not finished its training."] if row.timed_untrained else []),
+        *_noisy(row),
         *(_stale(row, ground) if ground.stale_marks else []),
         *_elsewhere(row, ground),
     ]
@@ -66,6 +68,12 @@ def _given(row: Row) -> Iterator[str]:
         if record.checkpoint and record.checkpoint.given:
             yield f"A given model: {Path(record.checkpoint.file).name}, SHA-256 {record.checkpoint.sha256[:8]}"
             return
+
+
+def _noisy(row: Row) -> Iterator[str]:
+    for record in row.records:
+        if record.noise:
+            yield f"Noisy: {_whose(record, row)}{describe(record.noise)}."
 
 
 def _stale(row: Row, ground: Ground) -> Iterator[str]:

@@ -18,8 +18,17 @@ from zoo_bench.display import format_s
 from zoo_bench.errors import EXIT_OK
 from zoo_bench.figures import DEFAULT_MEMORY, Figure
 from zoo_bench.lookup import FoundCell, find_cell, find_run, newest_of, not_found
-from zoo_bench.measure import InferTiming, Memory, TrainTiming
-from zoo_bench.provenance import SOFTWARE_NAMES, cpu_line, gpu_lines, machine_name, newest_drivers, staleness
+from zoo_bench.measurements import InferTiming, Memory, TrainTiming
+from zoo_bench.noise import describe
+from zoo_bench.provenance import (
+    SOFTWARE_NAMES,
+    cpu_line,
+    gpu_lines,
+    machine_name,
+    newest_drivers,
+    revision_text,
+    staleness,
+)
 from zoo_bench.record import Record
 from zoo_bench.remarks import Ground, remarks
 from zoo_bench.render import definition_text, row_figure
@@ -29,6 +38,7 @@ from zoo_bench.units import COLUMN_HEADS, GIB, HOST_MEMORY_HEAD, written
 
 AP_TEXT = "COCO AP@[.50:.95], in points"
 DIGEST_SHOWN = 16
+ENDED_BY = {"schedule": "its schedule", "cap": "the profile's cap", "precision": "the interval's precision"}
 
 
 @dataclass(frozen=True)
@@ -132,6 +142,9 @@ def _detail(column: Column, record: Record) -> str:
         return _memory_detail(measured.memory)
     if column == "s_per_iter" and measured.train:
         return _train_detail(measured.train)
+    if column == "energy" and measured.energy:
+        spent = measured.energy
+        return f"{spent.kwh:.3f} kWh in all, of {spent.gpus} GPUs, by NVML's {spent.source}"
     if column == "fps" and measured.infer:
         return _infer_detail(measured.infer)
     if column in ("box_ap", "mask_ap") and measured.scores:
@@ -152,12 +165,14 @@ def _memory_detail(memory: Memory) -> str:
     ]
     for peak in memory.allocator:
         counts += [(f"rank {peak.rank} allocated", peak.allocated_bytes), ("reserved", peak.reserved_bytes)]
-    return ", ".join(f"{what} {count / GIB:.2f}" for what, count in counts if count is not None)
+    told = ", ".join(f"{what} {count / GIB:.2f}" for what, count in counts if count is not None)
+    return "; ".join(filter(None, [told, *memory.problems]))
 
 
 def _train_detail(timing: TrainTiming) -> str:
     return (
-        f"{timing.iterations_measured} of {timing.iterations_run} iterations, batch {timing.batch_size}: "
+        f"{timing.iterations_measured} of {timing.iterations_run} iterations, batch {timing.batch_size}, "
+        f"ended by {ENDED_BY[timing.ended_by]}: "
         f"median {timing.median_s:.4f}, p10 {timing.p10_s:.4f}, p90 {timing.p90_s:.4f}; "
         f"{timing.data_share:.1%} of the time waiting for data"
     )
@@ -191,16 +206,23 @@ def _facts(run: Record) -> Iterator[tuple[str, str]]:
     yield "status", f"{run.status} in {format_s(run.duration_s)}, begun {began}"
     if run.reason:
         yield "reason", run.reason
+    if run.noise:
+        yield "noise", describe(run.noise)
     yield "phases", f"{', '.join(run.phases_done) or 'none'} done, of {', '.join(run.phases)}"
     yield "profile", run.profile
     machine = run.machine
     yield "machine", ", ".join([*filter(None, [machine_name(run)]), *gpu_lines(run)])
     yield "CPU", f"{cpu_line(run)}, {machine.get('memory_bytes', 0) / GIB:.0f} GB"
     yield "system", ", ".join(str(machine[key]) for key in ("os", "kernel") if machine.get(key))
+    for what in ("interconnect", "container"):
+        if machine.get(what):
+            yield what, str(machine[what])
     if machine.get("driver"):
         yield "GPU driver", f"{machine['driver']}, CUDA up to {machine.get('cuda_driver')}"
     yield "software", ", ".join(f"{SOFTWARE_NAMES.get(name, name)} {v}" for name, v in run.software.items())
     yield "zoo-bench", run.zoo_bench
+    if run.revision is not None:
+        yield "revision", revision_text(run.revision)
     yield "recipe", _digest(run.recipe_sha256)
     yield "sources", _digest(run.inputs.sources_sha256)
     yield "lock", _digest(run.inputs.lock_sha256) if run.inputs.lock_sha256 else "none: not built from a lock"
