@@ -69,6 +69,7 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "bench"},
     packages=find_packages("bench"),
+    package_data={"zoo_bench": ["references/*/*.yaml"]},
     cmdclass={"build_py": BuildWithBundle},
     entry_points={"console_scripts": ["zoo-bench = zoo_bench.cli:main"]},
     install_requires=[

@@ -11,7 +11,19 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, Zoo
 
-VERBS = ("run", "plan", "status", "render", "doctor", "data")
+VERBS = ("run", "plan", "status", "show", "render", "verify", "compare", "doctor", "data")
+
+
+def completed(zoo: Zoo, words: str) -> list[str]:
+    """What the shell offers after `words`."""
+    variables = {**os.environ, "_ZOO_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": words}
+    variables["COMP_CWORD"] = str(len(words.split()) - 1)
+    code = "import sys; sys.argv = ['zoo-bench']; from zoo_bench.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=zoo.root, env=variables, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    return sorted(done.stdout.split())
 
 
 def test_help_names_every_verb_and_a_first_call(zoo: Zoo) -> None:
@@ -26,17 +38,30 @@ def test_help_names_every_verb_and_a_first_call(zoo: Zoo) -> None:
     [
         ("zoo-bench pl", ["plan"]),
         ("zoo-bench run --profile q", ["quick"]),
+        ("zoo-bench show ret", ["retinanet_r50_fpn_1x_shapes", "retinanet_r50_fpn_1x_coco"]),
+        ("zoo-bench compare --published simple", ["simpledet"]),
+        ("zoo-bench render --mem-def a", ["allocated"]),
         ("zoo-bench run --select fake/ret", ["fake/retinanet_r50_fpn_1x_shapes", "fake/retinanet_r50_fpn_1x_coco"]),
     ],
 )
 def test_the_shell_completes_verbs_profiles_and_cells(zoo: Zoo, words: str, offered: list[str]) -> None:
-    variables = {**os.environ, "_ZOO_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": words}
-    variables["COMP_CWORD"] = str(len(words.split()) - 1)
-    code = "import sys; sys.argv = ['zoo-bench']; from zoo_bench.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=zoo.root, env=variables, capture_output=True, text=True, check=False
-    )
-    assert sorted(done.stdout.split()) == sorted(offered), done.stderr
+    assert completed(zoo, words) == sorted(offered)
+
+
+def test_the_shell_completes_runs_and_machines(zoo: Zoo) -> None:
+    (zoo.root / "machine.yaml").write_text("name: lab-2\n")
+    zoo.call("run", "--select", "*retinanet*")
+    run = zoo.records[0].run_id
+    assert zoo.records[0].machine["name"] == "lab-2"
+    assert completed(zoo, f"zoo-bench show {run[:9]}") == [run]
+    assert completed(zoo, f"zoo-bench compare {run[:9]}") == [run]
+    assert completed(zoo, "zoo-bench compare lab") == ["lab-2"]
+
+
+@pytest.mark.parametrize("verb", ["show", "render", "verify", "compare"])
+def test_help_shows_a_call(zoo: Zoo, verb: str) -> None:
+    told = zoo.call(verb, "--help").stdout
+    assert f"zoo-bench {verb} " in " ".join(told.replace("│", " ").split()).split("Arguments")[0].split("Options")[0]
 
 
 def test_doctor_says_what_is_missing_and_which_profile_runs_here(zoo: Zoo) -> None:

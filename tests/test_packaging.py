@@ -53,6 +53,9 @@ def test_the_wheel_carries_all_that_a_zoo_needs(distributions: Path) -> None:
         if path.is_file() and not any(part.startswith((".", "__pycache__")) for part in path.parts[len(ROOT.parts) :])
     }
     assert {f"zoo_bench/_bundled/{name}" for name in files | {"matrix.yaml"}} <= names
+    published = {path.relative_to(ROOT / "bench").as_posix() for path in (ROOT / "bench").rglob("references/*/*.yaml")}
+    assert published
+    assert published <= names
     assert not [name for name in names if "__pycache__" in name or name.startswith(("models/", "tests/"))]
 
 
@@ -79,6 +82,7 @@ def test_the_wheel_alone_gives_a_zoo_in_an_empty_folder(installed: Path, tmp_pat
     plan = run(installed / "zoo-bench", "plan", "--profile", "smoke", cwd=tmp_path)
     assert "8 of 8 would run" in plan
     assert "Mask RCNN" in run(installed / "zoo-bench", "render", cwd=tmp_path)
+    assert "SimpleDet" in run(installed / "zoo-bench", "compare", "--published", cwd=tmp_path)
     ask = "from zoo_bench.workspace import bundled_root; print(bundled_root())"
     found = Path(run(installed / "python", "-c", ask, cwd=tmp_path).strip())
     assert (found.name, found.parent.name) == ("_bundled", "zoo_bench")

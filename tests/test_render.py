@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import MATRIX, REPOSITORY, Zoo
+from records import GIB, changed, machine, matrix_on_gpus, memory, on_gpus, with_measurements
 
+from zoo_bench.document import DEFAULT_OPTIONS, DocumentOptions, memory_definition
 from zoo_bench.load import load_matrix
 from zoo_bench.markdown import escape, link, table
+from zoo_bench.measurements import Energy, Memory
+from zoo_bench.noise import Noise
+from zoo_bench.provenance import CurrentInputs
 from zoo_bench.record import Record
 from zoo_bench.render import render
 
@@ -21,8 +27,10 @@ def normal(text: str) -> list[str]:
     return [line for line in squeezed if line]
 
 
-def document(records: tuple[Record, ...] = (), matrix: Path = MATRIX, templates: Path | None = None) -> str:
-    return render(load_matrix(matrix), None, records, [templates or REPOSITORY / "templates"])
+def document(
+    records: tuple[Record, ...] = (), matrix: Path = MATRIX, options: DocumentOptions = DEFAULT_OPTIONS, **how: Any
+) -> str:
+    return render(load_matrix(matrix), records, [REPOSITORY / "templates"], options, **how)
 
 
 def test_with_an_empty_store_it_is_the_seed_but_for_two_misspelt_headings() -> None:
@@ -62,11 +70,6 @@ def test_records_fill_environment_and_tables(finished: Zoo) -> None:
     assert "- All models were trained on 'shapes_train', and tested on the 'shapes_val'." in lines
     assert "V100" not in done.stdout
     assert done.stderr == ""
-
-
-def changed(record: Record, **values: object) -> Record:
-    """A copy of a record that came later."""
-    return record.model_copy(update={"run_id": "99999999T000000Z-ffffff", **values})
 
 
 def cells_of(text: str, heading: str) -> list[str]:
@@ -145,9 +148,140 @@ def test_fps_of_an_unfinished_model_stays_blank_with_a_reason(finished: Zoo) -> 
 
 
 def test_a_profiles_note_stands_at_the_head() -> None:
-    smoke = render(load_matrix(MATRIX), "smoke", (), [REPOSITORY / "templates"])
+    smoke = render(load_matrix(MATRIX), (), [REPOSITORY / "templates"], DocumentOptions("smoke"))
     assert "This is a smoke run" in smoke.split("## Environment")[0]
     assert "This is a smoke run" not in document()
+
+
+TWO_GPUS = memory(
+    {"nvml_process_bytes": 4 * GIB, "nvml_delta_bytes": 5 * GIB},
+    {"nvml_process_bytes": 6 * GIB, "nvml_delta_bytes": 8 * GIB},
+    allocator=((2 * GIB, 3 * GIB), (1 * GIB, 7 * GIB)),
+)
+HIDDEN = memory({"nvml_delta_bytes": 5 * GIB}, {"nvml_delta_bytes": 8 * GIB})
+
+
+def memory_cell(zoo: Zoo, found: Memory, count: str = "nvml", over_gpus: str = "max", **how: Any) -> tuple[str, str]:
+    """The memory that the first row shows for a run on two GPUs, and the whole document."""
+    matrix = matrix_on_gpus(zoo.root)
+    record = with_measurements(on_gpus(zoo.records[0], matrix), memory=found)
+    options = DocumentOptions(memory=memory_definition(count, over_gpus), **how)
+    text = document((record,), matrix, options)
+    return cells_of(text, "Mask RCNN")[2], text
+
+
+@pytest.mark.parametrize(
+    ("count", "over_gpus", "shown"),
+    [
+        ("nvml", "max", "6.0"), ("nvml", "rank0", "4.0"), ("nvml", "sum", "10.0"),
+        ("allocated", "max", "2.0"), ("allocated", "rank0", "2.0"), ("allocated", "sum", "3.0"),
+        ("reserved", "max", "7.0"), ("reserved", "rank0", "3.0"), ("reserved", "sum", "10.0"),
+    ],
+)  # fmt: skip
+def test_memory_is_what_was_asked_for_and_the_head_says_so(
+    finished: Zoo, count: str, over_gpus: str, shown: str
+) -> None:
+    found, text = memory_cell(finished, TWO_GPUS, count, over_gpus)
+    assert found == shown
+    word = {"nvml": "NVML", "allocated": "(allocated)", "reserved": "(reserved"}[count]
+    over = {"max": "on any one GPU", "rank0": "(rank 0)", "sum": "Sum over"}[over_gpus]
+    note = next(line for line in text.splitlines() if line.startswith("[^1]: "))
+    assert word in note
+    assert over in note
+
+
+def test_hidden_processes_give_way_to_what_the_device_gained_and_a_footnote_says_so(finished: Zoo) -> None:
+    found, text = memory_cell(finished, HIDDEN)
+    assert re.fullmatch(r"8\.0\[\^\d+\]", found)
+    assert "less what was in use before the job" in text
+
+
+@pytest.mark.parametrize(
+    ("found", "count", "over_gpus", "why"),
+    [
+        (memory({"nvml_process_bytes": 4 * GIB}, {}), "nvml", "max", "NVML gave no memory of the job"),
+        (memory({"nvml_process_bytes": 4 * GIB}), "nvml", "sum", "NVML saw 1 of the job's 2 GPUs"),
+        (memory(problem="no library"), "nvml", "max", "NVML saw 0 of the job's 2 GPUs: no library"),
+        (HIDDEN, "allocated", "max", "no allocator peak of rank 0, 1"),
+        (memory(allocator=((GIB, GIB),)), "reserved", "sum", "no allocator peak of rank 1"),
+    ],
+)
+def test_memory_that_a_run_does_not_know_stays_blank_with_a_reason(
+    finished: Zoo, found: Memory, count: str, over_gpus: str, why: str
+) -> None:
+    shown, text = memory_cell(finished, found, count, over_gpus)
+    assert shown == ""
+    assert why in text
+
+
+def test_memory_of_the_host_never_stands_in_a_column_of_gpu_memory(finished: Zoo) -> None:
+    text = document(finished.records, matrix_on_gpus(finished.root))
+    assert cells_of(text, "Mask RCNN")[2] == ""
+    assert "No Mem (GB): measured on the CPU." in text
+
+
+def test_energy_is_a_column_when_asked_for(finished: Zoo) -> None:
+    energy = Energy(joules_per_iteration=712.34, kwh=1.5, source="counter", gpus=1)
+    record = with_measurements(finished.records[0], energy=energy)
+    matrix = finished.root / "matrix.yaml"
+    assert "712.3" not in document((record,), matrix)
+    cells = cells_of(document((record,), matrix, DocumentOptions(energy=True)), "Mask RCNN")
+    assert cells[4] == "712.3"
+
+
+def marks(zoo: Zoo, *records: Record, marks: bool = True, **current: Any) -> str:
+    """The document of a workspace whose worker is now made of `current`."""
+    now = {"sources_sha256": zoo.records[0].inputs.sources_sha256, "locks_sha256": frozenset[str](), **current}
+    options = DocumentOptions(stale_marks=marks)
+    return document(records, zoo.root / "matrix.yaml", options, current={"fake": CurrentInputs(**now)})
+
+
+def test_a_row_is_stale_when_its_workers_sources_have_changed(finished: Zoo) -> None:
+    record = finished.records[0]
+    assert "Stale" not in marks(finished, record)
+    stale = marks(finished, record, sources_sha256="0" * 64)
+    assert "Stale: changed since the measurement: the worker's sources." in stale
+    assert re.search(r"\[\^\d+\]$", cells_of(stale, "Mask RCNN")[2])
+    assert "Stale" not in marks(finished, record, marks=False, sources_sha256="0" * 64)
+
+
+def test_a_row_is_stale_when_no_variant_has_its_lock_any_more(finished: Zoo) -> None:
+    record = finished.records[0]
+    locked = record.model_copy(update={"inputs": record.inputs.model_copy(update={"lock_sha256": "a" * 64})})
+    assert "Stale" not in marks(finished, locked, locks_sha256=frozenset({"a" * 64, "b" * 64}))
+    assert "the lock of the worker's environment" in marks(finished, locked, locks_sha256=frozenset({"b" * 64}))
+    assert "Stale" not in marks(finished, record, locks_sha256=frozenset({"b" * 64}))
+
+
+def test_a_row_is_stale_when_its_machine_has_had_another_driver_since(finished: Zoo) -> None:
+    matrix = matrix_on_gpus(finished.root)
+    first, other = finished.records
+    measured = with_measurements(on_gpus(first, matrix, run_id="20260101T000000Z-0001"), memory=TWO_GPUS)
+    later = on_gpus(other, matrix, run_id="20260201T000000Z-0002", machine=machine(driver="550.1"))
+    elsewhere = on_gpus(other, matrix, run_id="20260201T000000Z-0002", machine=machine(driver="550.1", cpu="B CPU"))
+    assert "that machine's GPU driver (535.54, now 550.1)" in document((measured, later), matrix)
+    assert "- GPU driver 535.54, 550.1" in document((measured, later), matrix)
+    assert "Stale" not in document((measured, elsewhere), matrix)
+    assert "Stale" not in document((measured, later), matrix, DocumentOptions(stale_marks=False))
+
+
+def test_a_row_that_was_kept_in_spite_of_noise_says_so(finished: Zoo) -> None:
+    noise = Noise(kind="foreign_process", gpu=1, from_s=12.2, to_s=15.0, detail="PID 7 held 2.0 GB")
+    text = document((finished.records[0].model_copy(update={"noise": (noise,)}),), finished.root / "matrix.yaml")
+    assert "Noisy: GPU 1: PID 7 held 2.0 GB (12 to 15 s)." in text
+
+
+def test_a_row_from_another_machine_says_what_was_other(finished: Zoo) -> None:
+    first, other = finished.records
+    moved = other.model_copy(
+        update={"machine": {**other.machine, "cpu": "B CPU", "cores": 64}, "software": {"python": "3.99"}}
+    )
+    text = document((first, moved), finished.root / "matrix.yaml")
+    python = first.software["python"]
+    assert f"Other surroundings: CPU B CPU, 64 cores in place of {first.machine['cpu']}" in text
+    assert f"Python 3.99 in place of {python}" in text
+    assert f"- Python {python}, 3.99" in text
+    assert "Other surroundings" not in document((first, other), finished.root / "matrix.yaml")
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,11 @@ def list_backends(workspace: Workspace) -> tuple[Backend, ...]:
     return tuple(find_backend(name, workspace) for name in sorted(_places(workspace)))
 
 
+def has_backend(name: str, workspace: Workspace) -> bool:
+    """Tell whether the workspace or the installation has a backend of that name."""
+    return name in _places(workspace)
+
+
 def _places(workspace: Workspace) -> dict[str, Path]:
     """Folder of every backend by name, the workspace's before the installation's."""
     found: dict[str, Path] = {}

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from zoo_bench import cli_options as options
+from zoo_bench.cli_options import MatrixFile, ProfileName, Root, Select
 from zoo_bench.errors import ZooBenchError
 
 
@@ -33,84 +35,18 @@ data_app = typer.Typer(no_args_is_help=True, help="Make and check datasets.")
 app.add_typer(data_app, name="data")
 
 
-def _complete_profiles(incomplete: str) -> list[str]:
-    """Profiles of the matrix at hand, for the shell."""
-    from zoo_bench.session import Asked, Session
-
-    return [name for name in Session.open(Asked()).matrix.profiles if name.startswith(incomplete)]
-
-
-def _complete_cells(incomplete: str) -> list[str]:
-    """Ids of all cells of all profiles of the matrix at hand, for the shell."""
-    from zoo_bench.cell import expand
-    from zoo_bench.session import Asked, Session
-
-    matrix = Session.open(Asked()).matrix
-    ids = dict.fromkeys(cell.id for profile in matrix.profiles for cell in expand(matrix, profile))
-    return [name for name in ids if name.startswith(incomplete)]
-
-
-Root = Annotated[
-    Path | None,
-    typer.Option("--root", help="The workspace. Default: the folder of matrix.yaml.", show_default=False),
-]
-MatrixFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--matrix",
-        help="Default: matrix.yaml here, else the one that came with zoo-bench.",
-        show_default=False,
-    ),
-]
-ProfileName = Annotated[
-    str | None,
-    typer.Option(
-        "--profile",
-        autocompletion=_complete_profiles,
-        help="A profile of the matrix. Default: its default_profile.",
-        show_default=False,
-    ),
-]
-Select = Annotated[
-    str | None,
-    typer.Option(
-        "--select",
-        autocompletion=_complete_cells,
-        help="Only these cells: globs over ids or key=glob terms, separated by spaces; "
-        "'*mask-rcnn*', 'backbone=r50,detector=retinanet*'.",
-        show_default=False,
-    ),
-]
-Skip = Annotated[str | None, typer.Option("--skip", help="Not these cells; written like --select.", show_default=False)]
-Force = Annotated[bool, typer.Option("--force", help="Run fresh cells again.")]
-Gpus = Annotated[
-    int | None,
-    typer.Option("--gpus", min=0, help="GPUs for each cell, in place of the matrix's; 0: the CPU."),
-]
-Phases = Annotated[
-    str | None,
-    typer.Option("--phases", help="Some of train,infer,evaluate. Default: what the matrix says.", show_default=False),
-]
-CheckpointFile = Annotated[
-    Path | None,
-    typer.Option("--checkpoint", help="Measure this model: use with --phases infer,evaluate.", show_default=False),
-]
-
-
 @app.command()
 def run(
     root: Root = None,
     matrix: MatrixFile = None,
     profile: ProfileName = None,
     select: Select = None,
-    skip: Skip = None,
-    force: Force = False,
-    gpus: Gpus = None,
-    phases: Phases = None,
-    checkpoint: CheckpointFile = None,
-    allow_noisy: Annotated[
-        bool, typer.Option("--allow-noisy", help="Keep figures that something else on the machine spoiled, marked.")
-    ] = False,
+    skip: options.Skip = None,
+    force: options.Force = False,
+    gpus: options.Gpus = None,
+    phases: options.Phases = None,
+    checkpoint: options.CheckpointFile = None,
+    allow_noisy: options.AllowNoisy = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop, like `zoo-bench plan`.")] = False,
 ) -> int:
     """Run every cell that is not fresh, and keep a record of each. Run it again to go on where it stopped.
@@ -132,11 +68,11 @@ def plan(
     matrix: MatrixFile = None,
     profile: ProfileName = None,
     select: Select = None,
-    skip: Skip = None,
-    force: Force = False,
-    gpus: Gpus = None,
-    phases: Phases = None,
-    checkpoint: CheckpointFile = None,
+    skip: options.Skip = None,
+    force: options.Force = False,
+    gpus: options.Gpus = None,
+    phases: options.Phases = None,
+    checkpoint: options.CheckpointFile = None,
 ) -> int:
     """Show the cells, which are fresh, which would run, and why. Nothing is started."""
     from zoo_bench.commands.plan import plan as command
@@ -155,15 +91,113 @@ def status(root: Root = None, matrix: MatrixFile = None, profile: ProfileName = 
 
 
 @app.command()
-def render(root: Root = None, matrix: MatrixFile = None, profile: ProfileName = None) -> int:
-    """Print the zoo's document, Markdown, to stdout: `zoo-bench render > MODEL_ZOO.md`.
+def show(
+    cell: Annotated[
+        str,
+        typer.Argument(
+            metavar="CELL",
+            autocompletion=options.complete_cells_and_runs,
+            help="A cell's id, its short name, a glob that matches one cell, or the id of a run.",
+            show_default=False,
+        ),
+    ],
+    root: Root = None,
+    matrix: MatrixFile = None,
+    profile: ProfileName = None,
+    json: Annotated[bool, typer.Option("--json", help="Print figures and whole records as JSON.")] = False,
+) -> int:
+    """Show where each figure of a row comes from: definition, interval, run, machine, software, log, checkpoint.
 
-    Figures come from the records in results/; a cell without one is blank.
+    For instance `zoo-bench show mask-rcnn_r50_fpn_1x_coco`, or `zoo-bench show '*retinanet_r50*' --json`.
     """
-    from zoo_bench.commands.render import render as command
+    from zoo_bench.commands.show import show as command
     from zoo_bench.session import Asked
 
-    return command(Asked(root, matrix, profile))
+    return command(Asked(root, matrix, profile), cell, as_json=json)
+
+
+@app.command()
+def render(
+    root: Root = None,
+    matrix: MatrixFile = None,
+    profile: ProfileName = None,
+    mem_def: options.MemoryCounted = "nvml",
+    mem_agg: options.MemoryOverGpus = "max",
+    energy: options.EnergyColumn = False,
+    no_stale_marks: options.NoStaleMarks = False,
+) -> int:
+    """Print the zoo's document, Markdown, to stdout: `zoo-bench render > MODEL_ZOO.md`.
+
+    Figures come from the records in results/; a cell without one is blank. Options that change the document are
+    kept in its last line, for `zoo-bench verify`.
+    """
+    from zoo_bench.commands.render import render as command
+    from zoo_bench.document import DocumentOptions, memory_definition
+    from zoo_bench.session import Asked
+
+    chosen = DocumentOptions(profile, memory_definition(mem_def, mem_agg), energy, not no_stale_marks)
+    return command(Asked(root, matrix, profile), chosen)
+
+
+@app.command()
+def verify(
+    document: Annotated[Path, typer.Argument(help="A document that render made.", show_default=False)],
+    root: Root = None,
+    matrix: MatrixFile = None,
+) -> int:
+    """Check that a published document still equals the store; when it does not, exit 1 with a diff.
+
+    It names every value that was edited by hand, is stale, or was copied from another row. Logs and models need
+    not be there, so it runs in a clean clone: `zoo-bench verify MODEL_ZOO.md`.
+    """
+    from zoo_bench.commands.verify import verify as command
+    from zoo_bench.session import Asked
+
+    return command(Asked(root, matrix), document)
+
+
+@app.command()
+def compare(
+    a: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="A",
+            autocompletion=options.complete_sides,
+            help="A run, a date, a machine, or a record's file. With --published: a source.",
+            show_default=False,
+        ),
+    ] = None,
+    b: Annotated[
+        str | None,
+        typer.Argument(metavar="B", autocompletion=options.complete_sides, help="What to compare it with."),
+    ] = None,
+    root: Root = None,
+    matrix: MatrixFile = None,
+    profile: ProfileName = None,
+    published: Annotated[bool, typer.Option("--published", help="Compare with other zoos' published figures.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+) -> int:
+    """Put two runs, dates or machines side by side, or this zoo and the published ones.
+
+    A and B are run ids, dates (the newest run of each cell up to then), machines (their name in machine.yaml, or a
+    part of their description), or files of records: `zoo-bench compare 2026-11-01 2026-11-20`.
+
+    `zoo-bench compare --published`, or `zoo-bench compare --published detectron2`: our figures beside those of other
+    zoos, with what differs in how they were measured.
+    """
+    from zoo_bench.commands.compare import compare as command
+    from zoo_bench.commands.compare import compare_published
+    from zoo_bench.errors import ConfigError
+    from zoo_bench.session import Asked
+
+    asked = Asked(root, matrix, profile)
+    if published:
+        if b is not None:
+            raise ConfigError("--published takes one source at most", "zoo-bench compare --published detectron2")
+        return compare_published(asked, a, markdown=markdown)
+    if a is None or b is None:
+        raise ConfigError("compare needs A and B", "zoo-bench compare RUN RUN, or zoo-bench compare --published")
+    return command(asked, a, b, markdown=markdown)
 
 
 @app.command()

@@ -110,7 +110,7 @@ def environment_status(
     if lock is None:
         detail = f"zoo-bench's own interpreter, {sys.executable}"
         return EnvironmentStatus(backend.name, name, "harness", True, Path(sys.executable), detail)
-    digest = _lock_sha256(lock)
+    digest = lock_sha256(lock)
     place = _place(backend, name, workspace, digest)
     problem = _problem(place, variant)
     detail = problem or str(place.folder)
@@ -150,8 +150,8 @@ def ensure_environment(
     return WorkerEnvironment(status.python, status.variant, status.source, status.lock_sha256)
 
 
-def _lock_sha256(lock: Path) -> str:
-    """Digest of what a lock installs: its lines without the comments, which say where each one came from."""
+def lock_sha256(lock: Path) -> str:
+    """Return the SHA-256 (hex) of what a lock installs: its lines without the comments, which say whence each came."""
     lines = (line.strip() for line in lock.read_text(encoding="utf-8").splitlines())
     return hashlib.sha256("\n".join(line for line in lines if not line.startswith("#")).encode()).hexdigest()
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 EXIT_OK = 0
 EXIT_CELL_FAILED = 1
+EXIT_DIFFERS = 1
 EXIT_USAGE = 2
 EXIT_QUARANTINED = 5
 EXIT_INTERRUPTED = 130

@@ -31,11 +31,12 @@ class GpuDevice(Strict):
 class MachineInfo(Strict):
     """The machine as a record keeps it. `cores` are physical, `threads` logical ones this process may use.
 
-    `interconnect` is how its GPUs reach one another, `container` what this process runs in; None for none or not known.
-
-    `nvml_problem` says why GPUs could not be looked at (no driver, no library), None when they could.
+    `name` is what machine.yaml calls it, `interconnect` how its GPUs reach one another, `container` what this process
+    runs in; None for none or not known. `nvml_problem` says why GPUs could not be looked at (no driver, no library),
+    None when they could.
     """
 
+    name: str | None = None
     cpu: str
     cores: int
     threads: int
@@ -58,8 +59,8 @@ class Limits(Strict):
     open_files: int
 
 
-def describe_machine() -> MachineInfo:
-    """Look at this machine. Never fails for want of a GPU, a driver or a library."""
+def describe_machine(name: str | None = None) -> MachineInfo:
+    """Look at this machine, which the user calls `name`. Never fails for want of a GPU, a driver or a library."""
     nvml, problem = open_nvml()
     gpus: tuple[GpuDevice, ...] = ()
     driver = cuda = link = None
@@ -72,6 +73,7 @@ def describe_machine() -> MachineInfo:
         finally:
             nvml.nvmlShutdown()
     return MachineInfo(
+        name=name,
         cpu=cpu_model(),
         cores=psutil.cpu_count(logical=False) or os.cpu_count() or 1,
         threads=_usable_threads(),

@@ -1,4 +1,4 @@
-"""machine.yaml: where this machine keeps its datasets and which interpreters its workers use. Optional."""
+"""machine.yaml: a machine's name, where its datasets lie, which interpreters its workers use. Optional."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ class BackendChoice(Strict):
 
 
 class MachineFile(Strict):
-    """machine.yaml."""
+    """machine.yaml. `name` is what records and `zoo-bench compare` call the machine."""
 
+    name: Name | None = None
     datasets: dict[Name, AbsolutePath] = {}
     backends: dict[Name, BackendChoice] = {}
 
@@ -52,6 +53,7 @@ class MachineConfig:
     datasets: Mapping[str, Path] = field(default_factory=dict)
     backends: Mapping[str, BackendChoice] = field(default_factory=dict)
     source: Path | None = None
+    name: str | None = None
 
     def backend(self, name: str) -> BackendChoice:
         """Return the choice for one backend; an empty one when the file says nothing about it."""
@@ -74,7 +76,7 @@ def load_machine_config(workspace: Workspace) -> MachineConfig:
     if path is None:
         return MachineConfig()
     file = load_model(path, MachineFile)
-    return MachineConfig(file.datasets, file.backends, path.absolute())
+    return MachineConfig(file.datasets, file.backends, path.absolute(), file.name)
 
 
 def _named() -> Path | None:

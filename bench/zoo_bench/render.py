@@ -1,8 +1,8 @@
-"""Matrix and records -> the document. The one place where units are converted and numbers rounded."""
+"""Matrix and records -> the document."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,39 +10,42 @@ from jinja2 import FileSystemLoader, StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from zoo_bench.cell import Cell, expand
+from zoo_bench.document import DEFAULT_OPTIONS, DocumentOptions, comment
 from zoo_bench.errors import ConfigError
-from zoo_bench.evaluate import MetricSet
+from zoo_bench.figures import NOTHING, Figure, MemoryCount, MemoryDefinition, OverGpus, figure
 from zoo_bench.markdown import Footnotes, escape, link, table
 from zoo_bench.matrix import Matrix
-from zoo_bench.measurements import Memory
+from zoo_bench.provenance import (
+    SOFTWARE_NAMES,
+    CurrentInputs,
+    cpu_line,
+    driver,
+    gpu_lines,
+    gpus_text,
+    newest_drivers,
+)
 from zoo_bench.record import Record
-from zoo_bench.table import Column, Row, build_row
+from zoo_bench.remarks import Ground, remarks
+from zoo_bench.table import COLUMNS, WITH_ENERGY, Column, Row, build_row
+from zoo_bench.units import COLUMN_HEADS, HOST_MEMORY_HEAD, written
 
 TEMPLATE = "model_zoo.md.j2"
-GIB = 2**30
-COLUMN_HEADS: dict[Column, str] = {
-    "memory": "Mem (GB)",
-    "s_per_iter": "Train time (s/iter)",
-    "fps": "Inf time (fps)",
-    "box_ap": "box AP",
-    "mask_ap": "mask AP",
-    "download": "Download",
+OVER_GPUS_TEXT: dict[OverGpus, str] = {
+    "max": "Largest memory of the job on any one GPU during training",
+    "rank0": "Largest memory of the job's first process (rank 0) on its GPU during training",
+    "sum": "Sum over the job's GPUs of the largest memory of the job on each during training",
 }
-# What people call the software whose versions workers report; anything else stands as it is.
-SOFTWARE_NAMES = {
-    "python": "Python",
-    "torch": "PyTorch",
-    "mxnet": "MXNet",
-    "gluoncv": "GluonCV",
-    "cuda": "CUDA",
-    "cudnn": "CUDNN",
-    "nccl": "NCCL",
+MEMORY_TEXT: dict[MemoryCount, str] = {
+    "nvml": "as NVML counts it per process",
+    "allocated": "as the framework's allocator counts what tensors took (allocated)",
+    "reserved": "as the framework's allocator counts what it held (reserved, once called cached)",
 }
-HOST_MEMORY_HEAD = "Host mem (GB)"
-DEFINITIONS = {
-    "gpu": "Largest memory of the job on any one GPU during training, as NVML counts it per process; GB = 2^30 bytes.",
-    "host": "No GPU: peak memory (proportional set size) of the job's process tree during training; GB = 2^30 bytes.",
+HOST_MEMORY_TEXT = (
+    "No GPU: peak memory (proportional set size) of the job's process tree during training; GB = 2^30 bytes."
+)
+DEFINITIONS: dict[Column, str] = {
     "s_per_iter": "Mean wall time of an iteration in the steady state, data loading included.",
+    "energy": "Energy of the job's GPUs in training, per iteration.",
     "fps": "Images per second at batch 1 on one device, forward and postprocessing.",
 }
 
@@ -57,29 +60,51 @@ class Section:
 
 def render(
     matrix: Matrix,
-    profile_name: str | None,
     records: Sequence[Record],
     template_folders: Sequence[Path],
+    options: DocumentOptions = DEFAULT_OPTIONS,
+    *,
     available: Callable[[str], bool] = lambda _: False,
+    current: Mapping[str, CurrentInputs] | None = None,
 ) -> str:
     """Return the Markdown document for a profile's cells.
 
     Args:
+        records: the whole store, oldest first.
         template_folders: searched in order for the template and its parts.
         available: tells whether a file that a record names (relative to the workspace) is there to be linked.
+        current: by backend, what its worker would be run from now; rows made from something else are marked as stale.
 
     Raises:
         ConfigError: the profile is unknown, or a template is missing or wrong.
     """
-    name, profile = matrix.profile(profile_name)
-    cells = [cell for cell in expand(matrix, profile_name) if cell.backend == matrix.document.backend]
-    rows = [build_row(cell, name, records) for cell in cells]
+    name, profile = matrix.profile(options.profile)
+    cells = [cell for cell in expand(matrix, options.profile) if cell.backend == matrix.document.backend]
+    rows = [build_row(cell, name, records, WITH_ENERGY if options.energy else COLUMNS) for cell in cells]
     used = [record for row in rows for record in row.records]
-    notes = Footnotes()
-    sections = [
-        _section(matrix, detector, [row for row in rows if row.cell.detector == detector], notes, available)
-        for detector in dict.fromkeys(cell.detector for cell in cells)
-    ]
+    sections = _Sections(
+        matrix,
+        options,
+        available,
+        Ground(used[0] if used else None, newest_drivers(records), current or {}, options.stale_marks),
+        Footnotes(),
+    )
+    values = {
+        "title": matrix.document.title,
+        "note": profile.note,
+        "hardware": _hardware(matrix, used),
+        "software": _software(matrix, used),
+        "settings": _settings(cells),
+        "sections": [
+            sections.section(detector, [row for row in rows if row.cell.detector == detector])
+            for detector in dict.fromkeys(cell.detector for cell in cells)
+        ],
+        "footnotes": sections.notes.lines(),
+    }
+    return _fill(template_folders, values) + comment(options, matrix.default_profile)
+
+
+def _fill(template_folders: Sequence[Path], values: Mapping[str, object]) -> str:
     environment = ImmutableSandboxedEnvironment(
         loader=FileSystemLoader(template_folders),
         undefined=StrictUndefined,
@@ -90,15 +115,7 @@ def render(
     )
     environment.filters["md"] = escape
     try:
-        return environment.get_template(TEMPLATE).render(
-            title=matrix.document.title,
-            note=profile.note,
-            hardware=_hardware(matrix, used),
-            software=_software(matrix, used),
-            settings=_settings(cells),
-            sections=sections,
-            footnotes=notes.lines(),
-        )
+        return environment.get_template(TEMPLATE).render(values)
     except TemplateError as error:
         line = getattr(error, "lineno", None)
         where = f"{getattr(error, 'name', None) or TEMPLATE}{f':{line}' if line else ''}"
@@ -107,116 +124,83 @@ def render(
         ) from None
 
 
-def _section(
-    matrix: Matrix,
-    detector: str,
-    rows: Sequence[Row],
-    notes: Footnotes,
-    available: Callable[[str], bool],
-) -> Section:
-    declared = matrix.detectors[detector]
-    columns: list[Column] = [column for column in COLUMN_HEADS if column != "mask_ap" or declared.masks]
-    filled = {column for row in rows for column in row.sources}
-    heads = ["Backbone", "Lr schd", *(_head(column, rows, column in filled, notes) for column in columns)]
-    lines = []
-    for row in rows:
-        figures = [_figure(column, row, available) for column in columns]
-        marks = "".join(notes.mark(text) for text in _remarks(row))
+@dataclass(frozen=True)
+class _Sections:
+    """Makes the tables of one document, and collects their footnotes."""
+
+    matrix: Matrix
+    options: DocumentOptions
+    available: Callable[[str], bool]
+    ground: Ground
+    notes: Footnotes
+
+    def section(self, detector: str, rows: Sequence[Row]) -> Section:
+        """Return one detector's table."""
+        declared = self.matrix.detectors[detector]
+        columns = [
+            column
+            for column in COLUMN_HEADS
+            if (column != "mask_ap" or declared.masks) and (column != "energy" or self.options.energy)
+        ]
+        on_host = all(row.cell.gpus == 0 for row in rows)
+        filled = {column for row in rows for column in row.sources}
+        heads = [self._head(column, on_host, column in filled) for column in columns]
+        lines = [self._line(row, columns, on_host) for row in rows]
+        return Section(declared.title, table(["Backbone", "Lr schd", *heads], lines))
+
+    def _head(self, column: Column, on_host: bool, filled: bool) -> str:
+        text = HOST_MEMORY_HEAD if on_host and column == "memory" else COLUMN_HEADS[column]
+        definition = definition_text(column, self.options.memory, on_host=on_host)
+        return text + (self.notes.mark(definition) if filled and definition else "")
+
+    def _line(self, row: Row, columns: Sequence[Column], on_host: bool) -> list[str]:
+        figures: list[str] = []
+        said: list[str] = []
+        for column in columns:
+            figure = row_figure(column, row.sources.get(column), self.options.memory, on_host=on_host)
+            text = self._links(row) if column == "download" else written(column, figure.value)
+            figures.append(text)
+            if figure.remark:
+                said.append(f"{'' if text else 'No '}{COLUMN_HEADS[column]}: {figure.remark}.")
         if row.attempt is not None and row.attempt.status != "succeeded" and not row.sources:
             figures[0] = escape(row.attempt.status)
         first = next((index for index, figure in enumerate(figures) if figure), 0)
-        figures[first] += marks
-        lines.append([escape(matrix.backbones[row.cell.backbone].title), escape(row.cell.schedule), *figures])
-    return Section(declared.title, table(heads, lines))
+        figures[first] += "".join(self.notes.mark(escape(text)) for text in (*remarks(row, self.ground), *said))
+        return [escape(self.matrix.backbones[row.cell.backbone].title), escape(row.cell.schedule), *figures]
+
+    def _links(self, row: Row) -> str:
+        record = row.sources.get("download")
+        if record is None:
+            return ""
+        checkpoint = record.checkpoint
+        model = checkpoint.file if checkpoint and not checkpoint.given else ""
+        files = [("model", model), ("log", record.files.get("log", ""))]
+        return " \\| ".join(link(name, file) for name, file in files if file and self.available(file))
 
 
-def _head(column: Column, rows: Sequence[Row], filled: bool, notes: Footnotes) -> str:
-    on_host = column == "memory" and all(row.cell.gpus == 0 for row in rows)
-    text = HOST_MEMORY_HEAD if on_host else COLUMN_HEADS[column]
-    definition = DEFINITIONS.get("host" if on_host else "gpu" if column == "memory" else column)
-    return text + (notes.mark(definition) if filled and definition else "")
+def definition_text(column: Column, memory: MemoryDefinition, *, on_host: bool) -> str:
+    """Say what the figures of a column are; empty for those that need no saying."""
+    if column != "memory":
+        return DEFINITIONS.get(column, "")
+    if on_host:
+        return HOST_MEMORY_TEXT
+    return f"{OVER_GPUS_TEXT[memory.over_gpus]}, {MEMORY_TEXT[memory.count]}; GB = 2^30 bytes."
 
 
-def _figure(column: Column, row: Row, available: Callable[[str], bool]) -> str:
-    record = row.sources.get(column)
+def row_figure(column: Column, record: Record | None, memory: MemoryDefinition, *, on_host: bool) -> Figure:
+    """Return what a row shows of a run. A GPU's memory never stands in a column of host memory, nor the other way."""
     if record is None:
-        return ""
-    measured = record.measurements
-    if column == "memory" and measured.memory:
-        peak = peak_bytes(measured.memory, on_gpu=record.cell["gpus"] > 0)
-        return f"{peak / GIB:.1f}" if peak is not None else ""
-    if column == "s_per_iter" and measured.train:
-        return f"{measured.train.mean_s:.3f}"
-    if column == "fps" and measured.infer:
-        return f"{measured.infer.fps:.1f}"
-    if column == "box_ap" and measured.scores:
-        return _points(measured.scores.box)
-    if column == "mask_ap" and measured.scores:
-        return _points(measured.scores.mask)
-    return _links(record, available)
-
-
-def peak_bytes(memory: Memory, *, on_gpu: bool) -> int | None:
-    """Return the table's memory: the most on any one GPU; the host's only for a job that had no GPU."""
-    if not on_gpu:
-        return memory.host_bytes
-    known = [gpu.nvml_process_bytes for gpu in memory.gpus if gpu.nvml_process_bytes is not None]
-    return max(known, default=None)
-
-
-def _points(metrics: MetricSet | None) -> str:
-    return "" if metrics is None or metrics.ap is None else f"{100 * metrics.ap:.1f}"
-
-
-def _links(record: Record, available: Callable[[str], bool]) -> str:
-    checkpoint = record.checkpoint
-    model = checkpoint.file if checkpoint and not checkpoint.given else ""
-    files = [("model", model), ("log", record.files.get("log", ""))]
-    return " \\| ".join(link(name, file) for name, file in files if file and available(file))
-
-
-def _remarks(row: Row) -> list[str]:
-    """Say what a reader must know about a row: mixed runs, failures, recipes that moved on, given models."""
-    remarks = []
-    if len(row.records) > 1:
-        origins: dict[str, list[str]] = {record.run_id: [] for record in row.records}
-        for column, record in row.sources.items():
-            origins[record.run_id].append(COLUMN_HEADS[column])
-        remarks.append(
-            "From several runs of one recipe: "
-            + "; ".join(f"{', '.join(heads)} from {escape(run_id)}" for run_id, heads in origins.items())
-            + "."
-        )
-    if row.attempt is not None and row.attempt.status != "succeeded":
-        log = row.attempt.files.get("log", "")
-        told = f"Run {row.attempt.run_id}: {row.attempt.status.replace('_', ' ')}: {row.attempt.reason} (log: {log})"
-        remarks.append(escape(told))
-    if row.recipe_changes:
-        remarks.append(escape(f"Measured with other values than the matrix has now: {'; '.join(row.recipe_changes)}"))
-    if any(record.checkpoint and record.checkpoint.given for record in row.records):
-        given = next(r.checkpoint for r in row.records if r.checkpoint and r.checkpoint.given)
-        remarks.append(escape(f"A given model: {Path(given.file).name}, SHA-256 {given.sha256[:8]}"))
-    if row.timed_untrained:
-        remarks.append("No fps: the model that was timed had not finished its training.")
-    return remarks
+        return NOTHING
+    if column == "memory" and on_host != (record.cell["gpus"] == 0):
+        return Figure(None, remark=f"measured {'on GPUs' if on_host else 'on the CPU'}")
+    return figure(column, record, memory)
 
 
 def _hardware(matrix: Matrix, used: Sequence[Record]) -> list[str]:
     target = matrix.target
     if not used:
-        return [_gpus(target.gpus, target.gpu), target.cpu]
-    lines: list[str] = []
-    for record in used:
-        gpus = record.machine.get("gpus", [])[: record.cell["gpus"]]
-        names = [str(gpu["name"]) for gpu in gpus]
-        lines += [_gpus(names.count(name), name) for name in dict.fromkeys(names)] or ["No GPU"]
-        lines.append(f"{record.machine.get('cpu', 'unknown CPU')}, {record.machine.get('cores', '?')} cores")
-    return list(dict.fromkeys(lines))
-
-
-def _gpus(count: int, name: str) -> str:
-    name = name if name.startswith("NVIDIA") else f"NVIDIA {name}"
-    return f"{count} {name} GPU{'s' if count != 1 else ''}"
+        return [gpus_text(target.gpus, target.gpu), target.cpu]
+    return list(dict.fromkeys(line for record in used for line in (*gpu_lines(record), cpu_line(record))))
 
 
 def _software(matrix: Matrix, used: Sequence[Record]) -> list[str]:
@@ -226,7 +210,9 @@ def _software(matrix: Matrix, used: Sequence[Record]) -> list[str]:
     for record in used:
         for name, version in record.software.items():
             versions.setdefault(name, {})[str(version)] = None
-    return [f"{SOFTWARE_NAMES.get(name, name)} {', '.join(found)}" for name, found in versions.items()]
+    drivers = dict.fromkeys(str(driver(record)) for record in used if driver(record))
+    lines = [f"{SOFTWARE_NAMES.get(name, name)} {', '.join(found)}" for name, found in versions.items()]
+    return [*lines, *([f"GPU driver {', '.join(drivers)}"] if drivers else [])]
 
 
 def _settings(cells: Sequence[Cell]) -> list[str]:

@@ -9,11 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from zoo_bench.backends import Backend, find_backend, sources_sha256
+from zoo_bench.backends import Backend, find_backend, has_backend, sources_sha256
 from zoo_bench.cell import Cell, expand
 from zoo_bench.datasets.locate import fingerprint as dataset_fingerprint
 from zoo_bench.datasets.locate import locate
-from zoo_bench.environments import environment_status
+from zoo_bench.environments import environment_status, lock_sha256
 from zoo_bench.errors import ConfigError
 from zoo_bench.job import DatasetPaths
 from zoo_bench.load import load_matrix
@@ -21,11 +21,12 @@ from zoo_bench.machine_config import MachineConfig, load_machine_config
 from zoo_bench.matrix import Matrix
 from zoo_bench.model_file import describe_model
 from zoo_bench.plan import PlannedCell, Request, make_plan, parse_phases
+from zoo_bench.provenance import CurrentInputs
 from zoo_bench.recipe import Trust
 from zoo_bench.record import Checkpoint, Inputs
 from zoo_bench.selector import choose
 from zoo_bench.store import Contents, Store
-from zoo_bench.workspace import Workspace
+from zoo_bench.workspace import Workspace, bundled_root
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,22 @@ class Session:
     def dataset(self, cell: Cell) -> DatasetPaths:
         """The paths of a cell's dataset on this machine."""
         return locate(cell.dataset, self.matrix.datasets[cell.dataset], self.workspace, self.machine.datasets)
+
+    @property
+    def template_folders(self) -> tuple[Path, ...]:
+        """Where the document's template and its parts are looked for, in this order."""
+        return self.workspace.root / "templates", bundled_root() / "templates"
+
+    def current(self, backend_name: str) -> CurrentInputs | None:
+        """What a backend's worker would be run from now; None when the backend is not here any more."""
+        if not has_backend(backend_name, self.workspace):
+            return None
+        backend = find_backend(backend_name, self.workspace)
+        locks = (backend.lock_path(variant) for variant in backend.spec.variants.values())
+        return CurrentInputs(
+            sources_sha256=sources_sha256(backend),
+            locks_sha256=frozenset(lock_sha256(lock) for lock in locks if lock is not None),
+        )
 
     def plan(self) -> tuple[PlannedCell, ...]:
         """Decide what is left to run."""

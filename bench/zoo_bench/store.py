@@ -72,6 +72,18 @@ class Store:
         return Contents(tuple(sorted(records, key=lambda record: record.run_id)), tuple(problems))
 
 
+def read_record(path: Path) -> Record:
+    """Read one record from a file of any name.
+
+    Raises:
+        StoreError: it cannot be read, or is no record.
+    """
+    try:
+        return _read(path)
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: {_first_line(error)}", "name a record: a JSON file under results/") from None
+
+
 def _read(path: Path) -> Record:
     return Record.model_validate_json(path.read_bytes())
 

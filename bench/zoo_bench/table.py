@@ -10,9 +10,10 @@ from zoo_bench.cell import Cell, digest, recipe_values
 from zoo_bench.recipe import differences
 from zoo_bench.record import Record
 
-Column = Literal["memory", "s_per_iter", "fps", "box_ap", "mask_ap", "download"]
+Column = Literal["memory", "s_per_iter", "energy", "fps", "box_ap", "mask_ap", "download"]
 OF_ONE_MODEL: tuple[Column, ...] = ("fps", "box_ap", "mask_ap", "download")
 COLUMNS: tuple[Column, ...] = ("memory", "s_per_iter", "fps", "box_ap", "mask_ap", "download")
+WITH_ENERGY: tuple[Column, ...] = ("memory", "s_per_iter", "energy", "fps", "box_ap", "mask_ap", "download")
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Row:
         return tuple({record.run_id: record for record in self.sources.values()}.values())
 
 
-def build_row(cell: Cell, profile: str, records: Sequence[Record]) -> Row:
-    """Choose, for every column, the newest run of the cell that has the figure.
+def build_row(cell: Cell, profile: str, records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> Row:
+    """Choose, for every one of `columns`, the newest run of the cell that has the figure.
 
     Only runs that share one resolved recipe stand in a row: that of the matrix, whatever profile they were run with.
     When there is none, the newest run of the same profile decides, and `recipe_changes` says how the matrix has moved
@@ -56,7 +57,7 @@ def build_row(cell: Cell, profile: str, records: Sequence[Record]) -> Row:
     newest = sorted(group, key=lambda record: record.run_id, reverse=True)
     model = _model_of_row(newest)
     sources: dict[Column, Record] = {}
-    for column in COLUMNS:
+    for column in columns:
         fitting = (r for r in newest if HAS[column](r) and (column not in OF_ONE_MODEL or _weights(r) == model))
         found = next(fitting, None)
         if found is not None:
@@ -98,6 +99,11 @@ def _memory_is_of_training(record: Record) -> bool:
 HAS: dict[Column, Callable[[Record], bool]] = {
     "memory": _memory_is_of_training,
     "s_per_iter": lambda record: record.measurements.train is not None and "train" in record.phases_done,
+    "energy": lambda record: (
+        record.measurements.energy is not None
+        and record.measurements.energy.joules_per_iteration is not None
+        and "train" in record.phases_done
+    ),
     "fps": lambda record: record.measurements.infer is not None and "infer" in record.phases_done and _trained(record),
     "box_ap": lambda record: (
         record.measurements.scores is not None and record.measurements.scores.box is not None and _trained(record)

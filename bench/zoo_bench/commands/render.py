@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
+from zoo_bench.document import DocumentOptions
 from zoo_bench.errors import EXIT_OK
 from zoo_bench.render import render as render_document
 from zoo_bench.session import Asked, Session
-from zoo_bench.workspace import bundled_root
 
 
-def render(asked: Asked) -> int:
+def render(asked: Asked, options: DocumentOptions) -> int:
     """Print the document, and nothing else, to stdout."""
     session = Session.open(asked)
     root = session.workspace.root
-    document = render_document(
-        session.matrix,
-        session.profile,
-        session.contents.records,
-        [root / "templates", bundled_root() / "templates"],
-        lambda file: (root / file).is_file(),
-    )
-    sys.stdout.write(document)
+    sys.stdout.write(render_from(session, options, lambda file: (root / file).is_file()))
     return EXIT_OK
+
+
+def render_from(session: Session, options: DocumentOptions, available: Callable[[str], bool]) -> str:
+    """Return the document of a workspace; `available` tells which files of a record may be linked."""
+    backend = session.matrix.document.backend
+    current = session.current(backend) if options.stale_marks else None
+    return render_document(
+        session.matrix,
+        session.contents.records,
+        session.template_folders,
+        options,
+        available=available,
+        current={backend: current} if current is not None else {},
+    )

@@ -40,7 +40,7 @@ def run(asked: Asked, *, dry_run: bool) -> int:
     if not left:
         console.print("nothing to do; --force runs the cells again", markup=False)
         return EXIT_OK
-    machine = describe_machine()
+    machine = describe_machine(session.machine.name)
     preflight.check(session, [(cell.cell, cell.phases) for cell in left], machine)
     benches = _prepare(session, left, machine, console)
     records, interrupted = _run(session, left, benches, machine, console)

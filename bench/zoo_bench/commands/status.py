@@ -9,8 +9,11 @@ from rich.text import Text
 
 from zoo_bench.display import format_s, plain_table, short_names
 from zoo_bench.errors import EXIT_OK
+from zoo_bench.figures import figure
 from zoo_bench.record import Record
 from zoo_bench.session import Asked, Session
+from zoo_bench.table import Column
+from zoo_bench.units import written
 
 STYLE = {"succeeded": "green", "interrupted": "yellow", "quarantined": "yellow"}
 
@@ -44,13 +47,5 @@ def print_runs(runs: Sequence[tuple[str, Record | None]]) -> None:
 
 
 def _figures(record: Record) -> list[str]:
-    measured = record.measurements
-    scores = measured.scores
-    return [
-        f"{measured.train.mean_s:.3f}" if measured.train else "",
-        f"{measured.infer.fps:.1f}" if measured.infer else "",
-        *(
-            f"{100 * metrics.ap:.1f}" if metrics is not None and metrics.ap is not None else ""
-            for metrics in ((scores.box, scores.mask) if scores else (None, None))
-        ),
-    ]
+    columns: tuple[Column, ...] = ("s_per_iter", "fps", "box_ap", "mask_ap")
+    return [written(column, figure(column, record).value) for column in columns]

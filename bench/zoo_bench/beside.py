@@ -1,0 +1,215 @@
+"""Our figures beside published ones, with what differs in how the two came about. Pure functions.
+
+What a source counts in another way is counted once more from our records in its way, where they hold what that takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zoo_bench.cell import Cell, expand
+from zoo_bench.figures import NOTHING, Figure, MemoryDefinition, figure, memory_figure
+from zoo_bench.matrix import Matrix
+from zoo_bench.provenance import gpu_lines, gpus_used
+from zoo_bench.published import COMPARED, PublishedRow, Throughput, ThroughputRow, Zoo
+from zoo_bench.record import Record
+from zoo_bench.table import Column, Row, build_row
+from zoo_bench.units import DIGITS, written
+
+OURS = "ours"
+OURS_SO = "  ours, counted so"
+SPEED_AND_MEMORY: tuple[Column, ...] = ("memory", "s_per_iter", "fps")
+TRAINING: tuple[Column, ...] = ("memory", "s_per_iter", "box_ap", "mask_ap")
+OUR_FPS = ("forward", "postprocess")
+COUNT_TEXT = {
+    "allocated": "what the framework's allocator gave to tensors",
+    "reserved": "what the framework's allocator held",
+    "nvidia-smi": "what nvidia-smi shows",
+}
+OVER_GPUS_TEXT = {"max": "the largest over its GPUs", "rank0": "of its first process", "sum": "summed over its GPUs"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A figure as it is printed, and what differs from ours in how it came about."""
+
+    text: str
+    differs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table: of which cell, whose figures, and these by column."""
+
+    cell: str
+    whose: str
+    entries: Mapping[str, Entry]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One detector's table; `heads` are the keys of the entries, in order."""
+
+    title: str
+    heads: tuple[str, ...]
+    lines: tuple[Line, ...]
+
+
+def put_beside(
+    matrix: Matrix, profile: str | None, records: Sequence[Record], zoos: Sequence[Zoo]
+) -> Iterator[Comparison]:
+    """Make the table of every detector that at least one source has a row for."""
+    for title, masks, rows in _by_detector(matrix, profile, records):
+        columns = tuple(column for column in COMPARED if column != "mask_ap" or masks)
+        lines = [line for row in rows for line in _lines(matrix, row, columns, zoos)]
+        if lines:
+            yield Comparison(title, columns, tuple(lines))
+
+
+def _by_detector(
+    matrix: Matrix, profile: str | None, records: Sequence[Record]
+) -> Iterator[tuple[str, bool, list[Row]]]:
+    name, _ = matrix.profile(profile)
+    cells = [cell for cell in expand(matrix, profile) if cell.backend == matrix.document.backend]
+    for detector in dict.fromkeys(cell.detector for cell in cells):
+        rows = [build_row(cell, name, records) for cell in cells if cell.detector == detector]
+        yield matrix.detectors[detector].title, matrix.detectors[detector].masks, rows
+
+
+def _lines(matrix: Matrix, row: Row, columns: Sequence[Column], zoos: Sequence[Zoo]) -> list[Line]:
+    cell = row.cell
+    name = f"{matrix.backbones[cell.backbone].title} {cell.schedule}"
+    lines: list[Line] = []
+    for zoo in zoos:
+        published = zoo.row(cell.detector, cell.backbone, cell.schedule)
+        if published is not None:
+            lines.append(Line(name, zoo.title, _theirs(row, columns, zoo, published)))
+            so = _counted_so(row, zoo)
+            lines += [Line(name, OURS_SO, so)] if so else []
+    ours: dict[str, Entry] = {column: Entry(written(column, _ours(row, column).value)) for column in columns}
+    return [Line(name, OURS, ours), *lines] if lines else []
+
+
+def _ours(row: Row, column: Column) -> Figure:
+    record = row.sources.get(column)
+    return figure(column, record) if record is not None else NOTHING
+
+
+def _theirs(row: Row, columns: Sequence[Column], zoo: Zoo, published: PublishedRow) -> dict[str, Entry]:
+    entries: dict[str, Entry] = {}
+    for column in columns:
+        printed = published.printed(column)
+        if printed is not None:
+            text = f"{printed:.{DIGITS[column]}f}"
+            entries[column] = Entry(text, tuple(_differences(row, column, zoo, published)))
+    return entries
+
+
+def _differences(row: Row, column: Column, zoo: Zoo, published: PublishedRow) -> Iterator[str]:
+    """Say how a source's figure came about in another way than ours, or than ours will."""
+    record = row.sources.get(column)
+    ours = record.cell if record is not None else row.cell.resolved()
+    yield from _methods(column, zoo, published, ours)
+    batch = published.batch_size or zoo.batch_size
+    if column in TRAINING and batch != _batch(ours):
+        yield f"theirs with batch {batch}, ours with {_batch(ours)}"
+    if zoo.dataset != ours["dataset"]:
+        yield f"theirs on {zoo.dataset}, ours on {ours['dataset']}"
+    size = {key: ours["recipe"]["input"][key] for key in ("min_size", "max_size")}
+    if size != zoo.input.model_dump():
+        theirs = f"{zoo.input.min_size} x {zoo.input.max_size}"
+        yield f"theirs at {theirs} pixels, ours at {size['min_size']} x {size['max_size']}"
+    if ours["precision"] != "fp32":
+        yield f"theirs in single precision, ours in {ours['precision']}"
+    if column in SPEED_AND_MEMORY and record is not None and not _same_hardware(zoo, record, column):
+        yield f"theirs on {hardware_text(zoo)}, ours on {_on(record)}"
+
+
+def _methods(column: Column, zoo: Zoo, published: PublishedRow, ours: Mapping[str, Any]) -> Iterator[str]:
+    if column == "memory":
+        counted = "the host's memory" if ours["gpus"] == 0 else "NVML's count of the job, the largest over its GPUs"
+        yield f"theirs is {COUNT_TEXT[zoo.memory.count]}, {OVER_GPUS_TEXT[zoo.memory.over_gpus]}; ours {counted}"
+    methods = {"memory": zoo.memory, "s_per_iter": zoo.s_per_iter, "fps": zoo.fps}
+    yield from filter(None, [methods.get(column, zoo.ap).differs])
+    if column in ("box_ap", "mask_ap") and published.note:
+        yield published.note
+
+
+def _counted_so(row: Row, zoo: Zoo) -> dict[str, Entry]:
+    """Count our memory and speed as a source does, where that is another way and our records hold what it takes."""
+    entries: dict[str, Entry] = {}
+    memory = row.sources.get("memory")
+    if memory is not None and memory.cell["gpus"] > 0 and zoo.memory.count != "nvidia-smi":
+        found = memory_figure(memory, MemoryDefinition(zoo.memory.count, zoo.memory.over_gpus))
+        if found.value is not None:
+            entries["memory"] = Entry(written("memory", found.value))
+    fps = row.sources.get("fps")
+    if fps is not None and zoo.fps.parts != OUR_FPS and fps.measurements.infer is not None:
+        timing = fps.measurements.infer.model_dump()
+        entries["fps"] = Entry(written("fps", 1 / sum(timing[f"{part}_s"] for part in zoo.fps.parts)))
+    return entries
+
+
+def _batch(cell: Mapping[str, Any]) -> int:
+    return max(int(cell["gpus"]), 1) * int(cell["images_per_gpu"])
+
+
+def _same_hardware(zoo: Zoo, record: Record, column: Column) -> bool:
+    """Inference runs on one GPU, whatever their number."""
+    used = gpus_used(record)
+    alike = bool(used) and all(_plain(zoo.hardware.gpu) in _plain(name) for name in used)
+    return alike and (column == "fps" or len(used) == zoo.hardware.gpus)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace(" ", "")
+
+
+def _on(record: Record) -> str:
+    return ", ".join(gpu_lines(record)) if record.cell["gpus"] else f"the CPU ({record.machine.get('cpu')})"
+
+
+def hardware_text(zoo: Zoo) -> str:
+    """Write what a source measured on."""
+    return f"{zoo.hardware.gpus} x {zoo.hardware.gpu}{f' ({zoo.hardware.detail})' if zoo.hardware.detail else ''}"
+
+
+def throughput_beside(
+    matrix: Matrix, profile: str | None, records: Sequence[Record], sources: Sequence[Throughput]
+) -> Iterator[Comparison]:
+    """Make the tables of training throughput, images a second and GPU, of the detectors that a source speaks of."""
+    for title, _, rows in _by_detector(matrix, profile, records):
+        lines = [line for row in rows for line in _throughput_lines(matrix, row, sources)]
+        if lines:
+            yield Comparison(f"{title}: training throughput", ("images/s per GPU", "on"), tuple(lines))
+
+
+def _throughput_lines(matrix: Matrix, row: Row, sources: Sequence[Throughput]) -> list[Line]:
+    cell, record = row.cell, row.sources.get("s_per_iter")
+    name = f"{matrix.backbones[cell.backbone].title} {cell.schedule}"
+    theirs = [
+        Line(name, f"{source.title}: {published.by}", _throughput_entries(source, published, cell, record))
+        for source in sources
+        for published in source.rows
+        if (published.detector, published.backbone) == (cell.detector, cell.backbone)
+    ]
+    ours: dict[str, Entry] = {}
+    if record is not None and record.measurements.train is not None:
+        speed = _batch(record.cell) / record.measurements.train.mean_s / max(int(record.cell["gpus"]), 1)
+        ours = {"images/s per GPU": Entry(f"{speed:.1f}"), "on": Entry(f"{_on(record)}, {record.cell['precision']}")}
+    return [Line(name, OURS, ours), *theirs] if theirs else []
+
+
+def _throughput_entries(
+    source: Throughput, published: ThroughputRow, cell: Cell, record: Record | None
+) -> dict[str, Entry]:
+    ours = record.cell if record is not None else cell.resolved()
+    differs = [source.differs]
+    if ours["dataset"] != "coco_2017":
+        differs.append(f"theirs on coco_2017, ours on {ours['dataset']}")
+    return {
+        "images/s per GPU": Entry(f"{published.images_per_s / published.gpus:.1f}", tuple(differs)),
+        "on": Entry(", ".join(filter(None, [f"{published.gpus} x {published.gpu}", published.precision]))),
+    }

@@ -1,0 +1,123 @@
+"""The options that verbs share, and what the shell completes them with. Imports of weight are made when called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def complete_profiles(incomplete: str) -> list[str]:
+    """Profiles of the matrix at hand, for the shell."""
+    from zoo_bench.session import Asked, Session
+
+    return _beginning(incomplete, Session.open(Asked()).matrix.profiles)
+
+
+def complete_cells(incomplete: str) -> list[str]:
+    """Ids of all cells of all profiles of the matrix at hand, for the shell."""
+    from zoo_bench.cell import expand
+    from zoo_bench.session import Asked, Session
+
+    matrix = Session.open(Asked()).matrix
+    return _beginning(incomplete, (cell.id for profile in matrix.profiles for cell in expand(matrix, profile)))
+
+
+def complete_cells_and_runs(incomplete: str) -> list[str]:
+    """Ids of cells, with and without their backend, and of runs, for the shell."""
+    cells = complete_cells("")
+    return _beginning(incomplete, [*cells, *(cell.split("/", 1)[1] for cell in cells), *_runs()])
+
+
+def complete_sides(incomplete: str) -> list[str]:
+    """What can be compared: runs, machines by name, and sources of published figures, for the shell."""
+    from zoo_bench.published import source_names
+    from zoo_bench.session import Asked, Session
+
+    machines = (str(record.machine.get("name") or "") for record in Session.open(Asked()).contents.records)
+    return _beginning(incomplete, [*_runs(), *filter(None, machines), *source_names()])
+
+
+def _runs() -> list[str]:
+    from zoo_bench.session import Asked, Session
+
+    return [record.run_id for record in Session.open(Asked()).contents.records]
+
+
+def _beginning(incomplete: str, words: Iterable[str]) -> list[str]:
+    return [word for word in dict.fromkeys(words) if word.startswith(incomplete)]
+
+
+Root = Annotated[
+    Path | None,
+    typer.Option("--root", help="The workspace. Default: the folder of matrix.yaml.", show_default=False),
+]
+MatrixFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--matrix",
+        help="Default: matrix.yaml here, else the one that came with zoo-bench.",
+        show_default=False,
+    ),
+]
+ProfileName = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        autocompletion=complete_profiles,
+        help="A profile of the matrix. Default: its default_profile.",
+        show_default=False,
+    ),
+]
+Select = Annotated[
+    str | None,
+    typer.Option(
+        "--select",
+        autocompletion=complete_cells,
+        help="Only these cells: globs over ids or key=glob terms, separated by spaces; "
+        "'*mask-rcnn*', 'backbone=r50,detector=retinanet*'.",
+        show_default=False,
+    ),
+]
+Skip = Annotated[str | None, typer.Option("--skip", help="Not these cells; written like --select.", show_default=False)]
+Force = Annotated[bool, typer.Option("--force", help="Run fresh cells again.")]
+Gpus = Annotated[
+    int | None,
+    typer.Option("--gpus", min=0, help="GPUs for each cell, in place of the matrix's; 0: the CPU."),
+]
+Phases = Annotated[
+    str | None,
+    typer.Option("--phases", help="Some of train,infer,evaluate. Default: what the matrix says.", show_default=False),
+]
+CheckpointFile = Annotated[
+    Path | None,
+    typer.Option("--checkpoint", help="Measure this model: use with --phases infer,evaluate.", show_default=False),
+]
+
+
+AllowNoisy = Annotated[
+    bool, typer.Option("--allow-noisy", help="Keep figures that something else on the machine spoiled, marked.")
+]
+MemoryCounted = Annotated[
+    str,
+    typer.Option(
+        "--mem-def",
+        autocompletion=lambda incomplete: _beginning(incomplete, ("nvml", "allocated", "reserved")),
+        help="Which memory: nvml (NVML's count of the job's processes), or the allocator's allocated or reserved.",
+    ),
+]
+MemoryOverGpus = Annotated[
+    str,
+    typer.Option(
+        "--mem-agg",
+        autocompletion=lambda incomplete: _beginning(incomplete, ("max", "rank0", "sum")),
+        help="Of the job's GPUs: max (the largest), rank0 (the first process's), or sum.",
+    ),
+]
+EnergyColumn = Annotated[bool, typer.Option("--energy", help="Add the column Energy (J/iter).")]
+NoStaleMarks = Annotated[
+    bool,
+    typer.Option("--no-stale-marks", help="Do not mark rows whose worker, lock or driver has changed since."),
+]

@@ -1,0 +1,273 @@
+"""`zoo-bench show`: what stands behind each figure of a row, or behind one run."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from zoo_bench.display import format_s
+from zoo_bench.errors import EXIT_OK
+from zoo_bench.figures import DEFAULT_MEMORY, Figure
+from zoo_bench.lookup import FoundCell, find_cell, find_run, newest_of, not_found
+from zoo_bench.measurements import InferTiming, Memory, TrainTiming
+from zoo_bench.noise import describe
+from zoo_bench.provenance import (
+    SOFTWARE_NAMES,
+    cpu_line,
+    gpu_lines,
+    machine_name,
+    newest_drivers,
+    revision_text,
+    staleness,
+)
+from zoo_bench.record import Record
+from zoo_bench.remarks import Ground, remarks
+from zoo_bench.render import definition_text, row_figure
+from zoo_bench.session import Asked, Session
+from zoo_bench.table import COLUMNS, HAS, WITH_ENERGY, Column, build_row
+from zoo_bench.units import COLUMN_HEADS, GIB, HOST_MEMORY_HEAD, written
+
+AP_TEXT = "COCO AP@[.50:.95], in points"
+DIGEST_SHOWN = 16
+ENDED_BY = {"schedule": "its schedule", "cap": "the profile's cap", "precision": "the interval's precision"}
+
+
+@dataclass(frozen=True)
+class View:
+    """What is shown: a title, the run that each figure is of, and what must be known beside them."""
+
+    title: str
+    sources: Mapping[Column, Record]
+    runs: tuple[Record, ...]
+    masks: bool
+    remarks: tuple[str, ...]
+
+
+def show(asked: Asked, word: str, *, as_json: bool) -> int:
+    """Print a row of the document, or one run, with all that its figures come from."""
+    session = Session.open(asked)
+    view = _view(session, word)
+    if as_json:
+        print(json.dumps(_as_json(view), indent=2))
+        return EXIT_OK
+    console = Console(highlight=False)
+    console.print(Text(view.title, style="bold"))
+    for remark in view.remarks:
+        console.print(Text(remark))
+    for column, record in view.sources.items():
+        _print_figure(console, column, record)
+    missing = [COLUMN_HEADS[column] for column in COLUMNS if column not in view.sources]
+    missing = [head for head in missing if view.masks or head != COLUMN_HEADS["mask_ap"]]
+    if missing:
+        console.print(Text(f"\nno figure: {', '.join(missing)}"))
+    for run in view.runs:
+        _print_run(console, session, run)
+    return EXIT_OK
+
+
+def _view(session: Session, word: str) -> View:
+    records, profile = session.contents.records, session.asked.profile
+    run = find_run(word, records)
+    if run is not None:
+        return _view_of_run(session, run)
+    found = find_cell(word, session.matrix, profile)
+    if found is None:
+        run = newest_of(word, records)
+        if run is None:
+            raise not_found(word, session.matrix, profile, records)
+        return _view_of_run(session, run)
+    row = build_row(found.cell, found.profile, records, WITH_ENERGY)
+    runs = row.records or ((row.attempt,) if row.attempt else ())
+    if not runs:
+        return _view_without_runs(found, newest_of(found.cell.id, records))
+    current = session.current(found.cell.backend)
+    ground = Ground(None, newest_drivers(records), {found.cell.backend: current} if current else {})
+    said = tuple(remarks(row, ground))
+    return View(f"{found.cell.id}, profile {found.profile}", row.sources, runs, found.cell.masks, said)
+
+
+def _view_without_runs(found: FoundCell, newest: Record | None) -> View:
+    """Return the view of a cell that shows nothing in the document, with its newest run all the same."""
+    said = "Never run."
+    if newest is not None:
+        said = f"No run counts for this row; the newest is {newest.status}, of profile {newest.profile}."
+    runs = (newest,) if newest is not None else ()
+    return View(f"{found.cell.id}, profile {found.profile}", {}, runs, found.cell.masks, (said,))
+
+
+def _view_of_run(session: Session, run: Record) -> View:
+    sources: dict[Column, Record] = {column: run for column in WITH_ENERGY if HAS[column](run)}
+    backend = str(run.cell["backend"])
+    changes = staleness(run, session.current(backend), newest_drivers(session.contents.records))
+    said = [f"Stale: changed since the measurement: {', '.join(changes)}."] if changes else []
+    return View(f"{run.cell_id}, run {run.run_id}", sources, (run,), bool(run.cell["masks"]), tuple(said))
+
+
+def _figure_of(column: Column, record: Record) -> tuple[str, str, Figure]:
+    """Return a figure with its head and its definition."""
+    on_host = record.cell["gpus"] == 0
+    head = HOST_MEMORY_HEAD if column == "memory" and on_host else COLUMN_HEADS[column]
+    definition = AP_TEXT if column in ("box_ap", "mask_ap") else ""
+    definition = definition or definition_text(column, DEFAULT_MEMORY, on_host=on_host)
+    return head, definition, row_figure(column, record, DEFAULT_MEMORY, on_host=on_host)
+
+
+def _print_figure(console: Console, column: Column, record: Record) -> None:
+    head, definition, figure = _figure_of(column, record)
+    if column == "download":
+        return  # its files stand with the run
+    line = Text(f"\n{head}  ").append(written(column, figure.value, more_digits=1) or "none", style="bold")
+    if figure.interval is not None:
+        low, high = (written(column, bound, more_digits=1) for bound in (figure.interval.low, figure.interval.high))
+        line.append(f"  95 % interval {low} to {high}")
+    console.print(line)
+    beside = [definition, figure.remark, _detail(column, record), f"run {record.run_id}"]
+    for text in filter(None, beside):
+        console.print(Padding(Text(text), (0, 0, 0, 4), expand=False))
+
+
+def _detail(column: Column, record: Record) -> str:
+    """Say what else a record has of a figure."""
+    measured = record.measurements
+    if column == "memory" and measured.memory:
+        return _memory_detail(measured.memory)
+    if column == "s_per_iter" and measured.train:
+        return _train_detail(measured.train)
+    if column == "energy" and measured.energy:
+        spent = measured.energy
+        return f"{spent.kwh:.3f} kWh in all, of {spent.gpus} GPUs, by NVML's {spent.source}"
+    if column == "fps" and measured.infer:
+        return _infer_detail(measured.infer)
+    if column in ("box_ap", "mask_ap") and measured.scores:
+        images = f"{measured.scores.images} images, " if measured.scores.images else ""
+        return f"{images}scored by {measured.scores.scorer}"
+    return ""
+
+
+def _memory_detail(memory: Memory) -> str:
+    counts = [
+        (f"GPU {gpu.index} {what}", count)
+        for gpu in memory.gpus
+        for what, count in (
+            ("per process", gpu.nvml_process_bytes),
+            ("added to the device", gpu.nvml_delta_bytes),
+            ("device in use", gpu.nvml_used_bytes),
+        )
+    ]
+    for peak in memory.allocator:
+        counts += [(f"rank {peak.rank} allocated", peak.allocated_bytes), ("reserved", peak.reserved_bytes)]
+    told = ", ".join(f"{what} {count / GIB:.2f}" for what, count in counts if count is not None)
+    return "; ".join(filter(None, [told, *memory.problems]))
+
+
+def _train_detail(timing: TrainTiming) -> str:
+    return (
+        f"{timing.iterations_measured} of {timing.iterations_run} iterations, batch {timing.batch_size}, "
+        f"ended by {ENDED_BY[timing.ended_by]}: "
+        f"median {timing.median_s:.4f}, p10 {timing.p10_s:.4f}, p90 {timing.p90_s:.4f}; "
+        f"{timing.data_share:.1%} of the time waiting for data"
+    )
+
+
+def _infer_detail(timing: InferTiming) -> str:
+    parts = {
+        "load": timing.load_s,
+        "preprocess": timing.preprocess_s,
+        "forward": timing.forward_s,
+        "postprocess": timing.postprocess_s,
+        "encode": timing.encode_s,
+    }
+    split = ", ".join(f"{name} {seconds * 1000:.2f}" for name, seconds in parts.items())
+    return f"{timing.images} images, ms: {split}; {timing.detections_per_image:.1f} detections an image"
+
+
+def _print_run(console: Console, session: Session, run: Record) -> None:
+    console.print(Text(f"\nrun {run.run_id}", style="bold"))
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for what, text in (*_facts(run), *_files(session, run)):
+        grid.add_row(Text(what), Text(text))
+    console.print(Padding(grid, (0, 0, 0, 4), expand=False))
+
+
+def _facts(run: Record) -> Iterator[tuple[str, str]]:
+    """Everything about a run but its figures and files. What a record lacks is left out."""
+    began = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(run.started_unix_s))
+    yield "status", f"{run.status} in {format_s(run.duration_s)}, begun {began}"
+    if run.reason:
+        yield "reason", run.reason
+    if run.noise:
+        yield "noise", describe(run.noise)
+    yield "phases", f"{', '.join(run.phases_done) or 'none'} done, of {', '.join(run.phases)}"
+    yield "profile", run.profile
+    machine = run.machine
+    yield "machine", ", ".join([*filter(None, [machine_name(run)]), *gpu_lines(run)])
+    yield "CPU", f"{cpu_line(run)}, {machine.get('memory_bytes', 0) / GIB:.0f} GB"
+    yield "system", ", ".join(str(machine[key]) for key in ("os", "kernel") if machine.get(key))
+    for what in ("interconnect", "container"):
+        if machine.get(what):
+            yield what, str(machine[what])
+    if machine.get("driver"):
+        yield "GPU driver", f"{machine['driver']}, CUDA up to {machine.get('cuda_driver')}"
+    yield "software", ", ".join(f"{SOFTWARE_NAMES.get(name, name)} {v}" for name, v in run.software.items())
+    yield "zoo-bench", run.zoo_bench
+    if run.revision is not None:
+        yield "revision", revision_text(run.revision)
+    yield "recipe", _digest(run.recipe_sha256)
+    yield "sources", _digest(run.inputs.sources_sha256)
+    yield "lock", _digest(run.inputs.lock_sha256) if run.inputs.lock_sha256 else "none: not built from a lock"
+    yield "dataset", f"{run.dataset}, {_digest(run.inputs.dataset_sha256)}"
+
+
+def _digest(sha256: str) -> str:
+    return f"SHA-256 {sha256[:DIGEST_SHOWN]}"
+
+
+def _files(session: Session, run: Record) -> Iterator[tuple[str, str]]:
+    files = dict(run.files)
+    if run.checkpoint is not None:
+        name = "given model" if run.checkpoint.given else "checkpoint"
+        files[name] = run.checkpoint.file
+    for name, file in files.items():
+        yield name, file if (session.workspace.root / file).exists() else f"{file} (not here)"
+    yield "command", shlex.join(run.command)
+
+
+def _as_json(view: View) -> dict[str, Any]:
+    """Return figures in base units (bytes, seconds, joules, images a second, fractions), and the whole records."""
+    return {
+        "title": view.title,
+        "remarks": list(view.remarks),
+        "figures": _json_figures(view.sources),
+        "records": [run.model_dump(mode="json") for run in view.runs],
+    }
+
+
+def _json_figures(sources: Mapping[Column, Record]) -> Sequence[dict[str, Any]]:
+    figures = []
+    for column, record in sources.items():
+        if column != "download":
+            head, definition, figure = _figure_of(column, record)
+            interval = figure.interval.model_dump() if figure.interval else None
+            figures.append(
+                {
+                    "column": column,
+                    "head": head,
+                    "value": figure.value,
+                    "interval": interval,
+                    "definition": definition,
+                    "remark": figure.remark,
+                    "run_id": record.run_id,
+                }
+            )
+    return figures

@@ -1,0 +1,78 @@
+"""Words a user types -> the cell or the run that is meant. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from zoo_bench.cell import Cell, expand
+from zoo_bench.errors import ConfigError, nearest
+from zoo_bench.matrix import Matrix
+from zoo_bench.record import Record
+from zoo_bench.selector import matches
+
+LEAST_PREFIX = len("20261123T")  # a day's runs: less would be a mistake rather than an id
+
+
+@dataclass(frozen=True)
+class FoundCell:
+    """A cell, and the profile it was found in."""
+
+    cell: Cell
+    profile: str
+
+
+def find_run(word: str, records: Sequence[Record]) -> Record | None:
+    """Return the run whose id is `word`, or begins with it where only one does; None when none does.
+
+    Raises:
+        ConfigError: several run ids begin with `word`.
+    """
+    found = [record for record in records if record.run_id == word]
+    if not found and len(word) >= LEAST_PREFIX:
+        found = [record for record in records if record.run_id.startswith(word)]
+    if len(found) > 1:
+        raise ConfigError(f"'{word}' begins the ids of {len(found)} runs", _listed([r.run_id for r in found]))
+    return found[0] if found else None
+
+
+def newest_of(word: str, records: Sequence[Record]) -> Record | None:
+    """Return the newest run of the cell with this id or short name, which the matrix may have left."""
+    found = [record for record in records if word in (record.cell_id, record.cell_id.split("/", 1)[1])]
+    return found[-1] if found else None
+
+
+def find_cell(word: str, matrix: Matrix, profile: str | None) -> FoundCell | None:
+    """Return the one cell that `word` names: its id, its short name, or a glob over either.
+
+    The cells of `profile` (None: the matrix's default one) come first; without a profile the others follow, in the
+    order of the matrix, so that a cell that only the smoke profile has is found by its name alone.
+
+    Raises:
+        ConfigError: `word` matches several cells of a profile, or the profile is unknown.
+    """
+    chosen, _ = matrix.profile(profile)
+    others = [] if profile else [name for name in matrix.profiles if name != chosen]
+    for name in (chosen, *others):
+        cells = expand(matrix, name)
+        named = [cell for cell in cells if word in (cell.id, cell.id.split("/", 1)[1])]
+        found = named or [cell for cell in cells if matches(word, cell)]
+        if len(found) > 1:
+            raise ConfigError(f"'{word}' matches {len(found)} cells", _listed([cell.id for cell in found]))
+        if found:
+            return FoundCell(found[0], name)
+    return None
+
+
+def not_found(word: str, matrix: Matrix, profile: str | None, records: Sequence[Record]) -> ConfigError:
+    """Return the error for a word that names nothing: it names the nearest thing that exists."""
+    profiles = [profile] if profile else list(matrix.profiles)
+    names = [cell.id for name in profiles for cell in expand(matrix, name)]
+    names += [name.split("/", 1)[1] for name in names]
+    advice = nearest(word, [*names, *(record.run_id for record in records)])
+    listing = "zoo-bench plan lists the cells; results/ holds the runs"
+    return ConfigError(f"'{word}' is no cell and no run", advice if advice.startswith("did you mean") else listing)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"name one of them: {', '.join(names)}"

@@ -1,0 +1,138 @@
+"""What a record says of where it was measured and with what, and how two records differ in it. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from zoo_bench.record import Record
+from zoo_bench.revision import Revision
+
+# What people call the software whose versions workers report; anything else stands as it is.
+SOFTWARE_NAMES = {
+    "python": "Python",
+    "torch": "PyTorch",
+    "mxnet": "MXNet",
+    "gluoncv": "GluonCV",
+    "cuda": "CUDA",
+    "cudnn": "CUDNN",
+    "nccl": "NCCL",
+}
+MachineKey: TypeAlias = tuple[str, str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class CurrentInputs:
+    """Digests (SHA-256, hex) of what a backend's worker would be run from now: its sources, and all its locks."""
+
+    sources_sha256: str
+    locks_sha256: frozenset[str]
+
+
+def machine_key(record: Record) -> MachineKey:
+    """Return what two records of one machine have in common: its name where it has one, its CPU and its GPUs."""
+    machine = record.machine
+    return machine_name(record), str(machine.get("cpu", "")), tuple(sorted(_names(machine.get("gpus", ()))))
+
+
+def machine_name(record: Record) -> str:
+    """Return the name that machine.yaml gives the machine; empty where it gives none."""
+    return str(record.machine.get("name") or "")
+
+
+def gpus_used(record: Record) -> list[str]:
+    """Return the names of the GPUs that a run used, one a GPU."""
+    count = int(record.cell["gpus"])
+    gpus = record.machine.get("gpus", ())
+    seen = [gpu.index for gpu in record.measurements.memory.gpus] if record.measurements.memory else []
+    mine = [gpu for gpu in gpus if gpu.get("index") in seen]
+    return _names(mine if len(mine) == count else gpus[:count])
+
+
+def gpu_lines(record: Record) -> list[str]:
+    """Say which GPUs a run used: ``8 NVIDIA Tesla V100 GPUs``, one line a kind."""
+    names = gpus_used(record)
+    return [gpus_text(names.count(name), name) for name in dict.fromkeys(names)] or ["No GPU"]
+
+
+def gpus_text(count: int, name: str) -> str:
+    """Write a number of GPUs as the document does."""
+    name = name if name.startswith("NVIDIA") else f"NVIDIA {name}"
+    return f"{count} {name} GPU{'s' if count != 1 else ''}"
+
+
+def cpu_line(record: Record) -> str:
+    """Say which CPU a run used."""
+    return f"{record.machine.get('cpu', 'unknown CPU')}, {record.machine.get('cores', '?')} cores"
+
+
+def machine_line(record: Record) -> str:
+    """Describe a machine in one line: its name, GPUs and CPU."""
+    return ", ".join([*filter(None, [machine_name(record)]), *gpu_lines(record), cpu_line(record)])
+
+
+def revision_text(revision: Revision | None) -> str:
+    """Write the state of the zoo's files; empty outside of git."""
+    return "" if revision is None else f"commit {revision.commit[:12]}{', with changes' if revision.dirty else ''}"
+
+
+def driver(record: Record) -> str | None:
+    """Return the version of the GPU driver that a run on GPUs had."""
+    return record.machine.get("driver") if int(record.cell["gpus"]) > 0 else None
+
+
+def newest_drivers(records: Iterable[Record]) -> dict[MachineKey, str]:
+    """Return the driver that the newest run on GPUs had, by machine. `records` are the whole store, oldest first."""
+    return {machine_key(record): str(driver(record)) for record in records if driver(record)}
+
+
+def staleness(record: Record, current: CurrentInputs | None, drivers: Mapping[MachineKey, str]) -> list[str]:
+    """Say what has changed since a record was made; `current` None: its backend is not here to compare with.
+
+    A record without a lock was made with an interpreter that the user named: there is no lock that could have changed.
+    """
+    changes = []
+    if current is not None and record.inputs.sources_sha256 != current.sources_sha256:
+        changes.append("the worker's sources")
+    lock = record.inputs.lock_sha256
+    if current is not None and lock is not None and lock not in current.locks_sha256:
+        changes.append("the lock of the worker's environment")
+    newest = drivers.get(machine_key(record))
+    if driver(record) and newest != driver(record):
+        changes.append(f"that machine's GPU driver ({driver(record)}, now {newest})")
+    return changes
+
+
+def departures(record: Record, first: Record) -> list[str]:
+    """Say in which hardware and software a record departs from another, one phrase a difference."""
+    return [
+        f"{what} {mine or 'none'} in place of {theirs or 'none'}"
+        for what, mine, theirs in unequal_traits(record, first)
+    ]
+
+
+def unequal_traits(a: Record, b: Record) -> list[tuple[str, str, str]]:
+    """Return what of hardware and software is not the same for two records, with both values; empty for none."""
+    mine, theirs = _traits(a), _traits(b)
+    names = dict.fromkeys([*mine, *theirs])
+    return [(n, mine.get(n, ""), theirs.get(n, "")) for n in names if mine.get(n, "") != theirs.get(n, "")]
+
+
+def _traits(record: Record) -> dict[str, str]:
+    """Everything about machine and software that a figure may depend on, as text."""
+    software = {SOFTWARE_NAMES.get(name, name): str(version) for name, version in record.software.items()}
+    return {
+        "machine": machine_name(record),
+        "GPUs": ", ".join(gpu_lines(record)),
+        "CPU": cpu_line(record),
+        "interconnect": str(record.machine.get("interconnect") or "") if int(record.cell["gpus"]) > 1 else "",
+        "driver": driver(record) or "",
+        "OS": str(record.machine.get("os", "")),
+        "container": str(record.machine.get("container") or ""),
+        **software,
+    }
+
+
+def _names(gpus: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [str(gpu["name"]) for gpu in gpus]

@@ -1,0 +1,96 @@
+"""What a reader must know about a row beside its figures, as plain text. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from zoo_bench.noise import describe
+from zoo_bench.provenance import CurrentInputs, MachineKey, departures, staleness
+from zoo_bench.record import Record
+from zoo_bench.table import Row
+from zoo_bench.units import COLUMN_HEADS
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all rows are seen against.
+
+    `first`: the run that stands first in the Environment section. `drivers`: the newest one of every machine.
+    `current`: what each backend would be run from now; empty where staleness is not to be marked.
+    """
+
+    first: Record | None = None
+    drivers: Mapping[MachineKey, str] = field(default_factory=dict)
+    current: Mapping[str, CurrentInputs] = field(default_factory=dict)
+    stale_marks: bool = True
+
+
+def remarks(row: Row, ground: Ground) -> list[str]:
+    """Say what is particular about a row: mixed runs, failures, values that moved on, given models, other machines."""
+    found = [
+        *_origins(row),
+        *_failure(row),
+        *_moved_on(row),
+        *_given(row),
+        *(["No fps: the model that was timed had not finished its training."] if row.timed_untrained else []),
+        *_noisy(row),
+        *(_stale(row, ground) if ground.stale_marks else []),
+        *_elsewhere(row, ground),
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _origins(row: Row) -> Iterator[str]:
+    if len(row.records) > 1:
+        origins: dict[str, list[str]] = {record.run_id: [] for record in row.records}
+        for column, record in row.sources.items():
+            origins[record.run_id].append(COLUMN_HEADS[column])
+        runs = "; ".join(f"{', '.join(heads)} from {run_id}" for run_id, heads in origins.items())
+        yield f"From several runs of one recipe: {runs}."
+
+
+def _failure(row: Row) -> Iterator[str]:
+    attempt = row.attempt
+    if attempt is not None and attempt.status != "succeeded":
+        log = attempt.files.get("log", "")
+        yield f"Run {attempt.run_id}: {attempt.status.replace('_', ' ')}: {attempt.reason} (log: {log})"
+
+
+def _moved_on(row: Row) -> Iterator[str]:
+    if row.recipe_changes:
+        yield f"Measured with other values than the matrix has now: {'; '.join(row.recipe_changes)}"
+
+
+def _given(row: Row) -> Iterator[str]:
+    for record in row.records:
+        if record.checkpoint and record.checkpoint.given:
+            yield f"A given model: {Path(record.checkpoint.file).name}, SHA-256 {record.checkpoint.sha256[:8]}"
+            return
+
+
+def _noisy(row: Row) -> Iterator[str]:
+    for record in row.records:
+        if record.noise:
+            yield f"Noisy: {_whose(record, row)}{describe(record.noise)}."
+
+
+def _stale(row: Row, ground: Ground) -> Iterator[str]:
+    for record in row.records:
+        changes = staleness(record, ground.current.get(row.cell.backend), ground.drivers)
+        if changes:
+            yield f"Stale: {_whose(record, row)}changed since the measurement: {', '.join(changes)}."
+
+
+def _elsewhere(row: Row, ground: Ground) -> Iterator[str]:
+    for record in row.records:
+        if ground.first is not None and record.run_id != ground.first.run_id:
+            found = departures(record, ground.first)
+            if found:
+                yield f"Other surroundings: {_whose(record, row)}{'; '.join(found)}."
+
+
+def _whose(record: Record, row: Row) -> str:
+    """Name the run where a row has several."""
+    return f"run {record.run_id}: " if len(row.records) > 1 else ""

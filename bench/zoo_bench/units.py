@@ -1,0 +1,31 @@
+"""What people read: the names of the columns, and numbers in their units. The one place that converts and rounds."""
+
+from __future__ import annotations
+
+from zoo_bench.table import Column
+
+GIB = 2**30
+COLUMN_HEADS: dict[Column, str] = {
+    "memory": "Mem (GB)",
+    "s_per_iter": "Train time (s/iter)",
+    "energy": "Energy (J/iter)",
+    "fps": "Inf time (fps)",
+    "box_ap": "box AP",
+    "mask_ap": "mask AP",
+    "download": "Download",
+}
+SHORT_HEADS: dict[Column, str] = {**COLUMN_HEADS, "s_per_iter": "s/iter", "energy": "J/iter", "fps": "fps"}
+HOST_MEMORY_HEAD = "Host mem (GB)"
+DIGITS: dict[Column, int] = {"memory": 1, "s_per_iter": 3, "energy": 1, "fps": 1, "box_ap": 1, "mask_ap": 1}
+# From the unit inside (bytes, seconds, joules, images a second, fractions) to the one that is shown.
+SHOWN_PER_UNIT: dict[Column, float] = {"memory": 1 / GIB, "box_ap": 100, "mask_ap": 100}
+
+
+def shown(column: Column, value: float) -> float:
+    """Convert a figure to the unit of its column; memory as GB of 2^30 bytes, AP as points."""
+    return value * SHOWN_PER_UNIT.get(column, 1)
+
+
+def written(column: Column, value: float | None, more_digits: int = 0) -> str:
+    """Write a figure as its column does, with more digits where they are asked for; nothing for None."""
+    return "" if value is None else f"{shown(column, value):.{DIGITS[column] + more_digits}f}"
