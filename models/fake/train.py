@@ -6,6 +6,7 @@ from end to end in a second. ``options`` (all optional):
     iteration_s     seconds an iteration really takes (0.001)
     script          a JSON file: [{time_s, data_time_s, then}, ...], an entry an iteration; each ends when the sum of
                     all so far says so. then: "checkpoint" writes one after it, whose time the next entry has in it
+    hash_bytes      bytes to hash in every iteration, on each of runtime.threads threads: work in place of time
     pid_file        a file to write the worker's process id to when training begins: a simulated node reads it there
     reserved_bytes  what the allocator is said to hold, reported about once a second
     image_s         seconds an image really takes in inference (0.001)
@@ -17,11 +18,13 @@ from end to end in a second. ``options`` (all optional):
 Standard library only and Python 3.6 syntax.
 """
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import Any, Dict, List
 
@@ -80,6 +83,7 @@ def train(job: Dict[str, Any], events: worker.EventWriter) -> None:
         fault(options, "train", iteration, events)
         due_s += entry["time_s"]
         time.sleep(max(0.0, due_s - time.monotonic()))
+        work(options.get("hash_bytes", 0), cell["runtime"]["threads"] or 1)
         started_s, ended_s = ended_s, time.monotonic()
         events.write(
             "step",
@@ -101,6 +105,16 @@ def train(job: Dict[str, Any], events: worker.EventWriter) -> None:
         report_memory(options["reserved_bytes"], events)
     save(job, events, iteration, final=True, trained=iteration == scheduled)
     del held
+
+
+def work(count: int, threads: int) -> None:
+    """Hash so many bytes on each of so many threads; hashing lets go of the interpreter's lock."""
+    if count:
+        workers = [threading.Thread(target=hashlib.sha256, args=(bytes(count),)) for _ in range(threads)]
+        for one in workers:
+            one.start()
+        for one in workers:
+            one.join()
 
 
 def read_script(options: Dict[str, Any], planned: int) -> List[Dict[str, Any]]:
