@@ -107,7 +107,7 @@ def test_the_revision_of_the_zoo_is_a_difference(finished: Zoo) -> None:
 def test_drivers_differ(finished: Zoo) -> None:
     matrix = matrix_on_gpus(finished.root)
     a, b = (on_gpus(finished.records[0], matrix, machine=machine(driver=driver)) for driver in ("535.54", "550.1"))
-    assert unlike(a, b) == ["driver: 535.54 -> 550.1"]
+    assert unlike(a, b) == ["GPU driver: 535.54 -> 550.1"]
 
 
 def history(zoo: Zoo) -> list[Record]:

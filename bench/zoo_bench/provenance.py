@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from zoo_bench.record import Record
 from zoo_bench.revision import Revision
+from zoo_bench.units import GIB
 
 # What people call the software whose versions workers report; anything else stands as it is.
 SOFTWARE_NAMES = {
@@ -56,6 +57,11 @@ def gpu_lines(record: Record) -> list[str]:
     return [gpus_text(names.count(name), name) for name in dict.fromkeys(names)] or ["No GPU"]
 
 
+def interconnect(record: Record) -> str:
+    """Say how the GPUs of a run reach one another; empty for fewer than two, or where it is not known."""
+    return str(record.machine.get("interconnect") or "") if int(record.cell["gpus"]) > 1 else ""
+
+
 def gpus_text(count: int, name: str) -> str:
     """Write a number of GPUs as the document does."""
     name = name if name.startswith("NVIDIA") else f"NVIDIA {name}"
@@ -65,6 +71,23 @@ def gpus_text(count: int, name: str) -> str:
 def cpu_line(record: Record) -> str:
     """Say which CPU a run used."""
     return f"{record.machine.get('cpu', 'unknown CPU')}, {record.machine.get('cores', '?')} cores"
+
+
+def ram_line(record: Record) -> str:
+    """Say how much memory the host of a run has; empty where it is not known."""
+    size = record.machine.get("memory_bytes")
+    return f"{size / GIB:.0f} GB of host memory" if size else ""
+
+
+def versions(record: Record) -> dict[str, str]:
+    """Return what a run ran with, by name: its software, system, container and GPU driver, as far as is known."""
+    system = {
+        "OS": record.machine.get("os"),
+        "Container": record.machine.get("container"),
+        "GPU driver": driver(record),
+    }
+    found = {SOFTWARE_NAMES.get(name, name): version for name, version in record.software.items()} | system
+    return {name: str(version) for name, version in found.items() if version}
 
 
 def machine_line(record: Record) -> str:
@@ -121,16 +144,12 @@ def unequal_traits(a: Record, b: Record) -> list[tuple[str, str, str]]:
 
 def _traits(record: Record) -> dict[str, str]:
     """Everything about machine and software that a figure may depend on, as text."""
-    software = {SOFTWARE_NAMES.get(name, name): str(version) for name, version in record.software.items()}
     return {
         "machine": machine_name(record),
         "GPUs": ", ".join(gpu_lines(record)),
         "CPU": cpu_line(record),
-        "interconnect": str(record.machine.get("interconnect") or "") if int(record.cell["gpus"]) > 1 else "",
-        "driver": driver(record) or "",
-        "OS": str(record.machine.get("os", "")),
-        "container": str(record.machine.get("container") or ""),
-        **software,
+        "interconnect": interconnect(record),
+        **versions(record),
     }
 
 

@@ -16,13 +16,14 @@ from zoo_bench.figures import NOTHING, Figure, MemoryCount, MemoryDefinition, Ov
 from zoo_bench.markdown import Footnotes, escape, link, table
 from zoo_bench.matrix import Matrix
 from zoo_bench.provenance import (
-    SOFTWARE_NAMES,
     CurrentInputs,
     cpu_line,
-    driver,
     gpu_lines,
     gpus_text,
+    interconnect,
     newest_drivers,
+    ram_line,
+    versions,
 )
 from zoo_bench.record import Record
 from zoo_bench.remarks import Ground, remarks
@@ -200,19 +201,22 @@ def _hardware(matrix: Matrix, used: Sequence[Record]) -> list[str]:
     target = matrix.target
     if not used:
         return [gpus_text(target.gpus, target.gpu), target.cpu]
-    return list(dict.fromkeys(line for record in used for line in (*gpu_lines(record), cpu_line(record))))
+    lines = (
+        line
+        for record in used
+        for line in (*gpu_lines(record), interconnect(record), cpu_line(record), ram_line(record))
+    )
+    return list(dict.fromkeys(filter(None, lines)))
 
 
 def _software(matrix: Matrix, used: Sequence[Record]) -> list[str]:
     if not used:
         return [f"{name} {version}" for name, version in matrix.target.software.items()]
-    versions: dict[str, dict[str, None]] = {}
+    found: dict[str, dict[str, None]] = {}
     for record in used:
-        for name, version in record.software.items():
-            versions.setdefault(name, {})[str(version)] = None
-    drivers = dict.fromkeys(str(driver(record)) for record in used if driver(record))
-    lines = [f"{SOFTWARE_NAMES.get(name, name)} {', '.join(found)}" for name, found in versions.items()]
-    return [*lines, *([f"GPU driver {', '.join(drivers)}"] if drivers else [])]
+        for name, version in versions(record).items():
+            found.setdefault(name, {})[version] = None
+    return [f"{name} {', '.join(all_versions)}" for name, all_versions in found.items()]
 
 
 def _settings(cells: Sequence[Cell]) -> list[str]:
