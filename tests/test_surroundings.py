@@ -84,11 +84,11 @@ def test_an_output_that_cannot_hold_every_character_gets_them_escaped(zoo: Zoo) 
     assert r"Modell\xfcbersicht \u21af" in done.stdout
 
 
-def test_a_run_outlives_its_terminal_under_nohup(zoo: Zoo) -> None:
+def test_a_run_that_is_to_ignore_it_outlives_its_terminal(zoo: Zoo) -> None:
     zoo.options(iteration_s=0.1)
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        ["nohup", *zoo.command("run", *RETINANET)],
+        ["bash", "-c", "trap '' HUP; exec \"$@\"", "bash", *zoo.command("run", *RETINANET)],  # nohup, bars and all
         cwd=zoo.root,
         stdin=theirs,
         stdout=subprocess.DEVNULL,
@@ -97,6 +97,7 @@ def test_a_run_outlives_its_terminal_under_nohup(zoo: Zoo) -> None:
     )
     os.close(theirs)
     wait_for_a_step(zoo)
+    assert b"\x1b[" in os.read(ours, 10_000), "bars"
     os.kill(process.pid, signal.SIGHUP)
     os.close(ours)
     assert process.wait(timeout=60) == 0
