@@ -37,7 +37,8 @@ event has ``event``, ``time_s`` (monotonic), ``unix_s`` and ``protocol``. Second
     run_stop          status: success, failed or aborted
 
 The run succeeded only if run_stop says success and the exit code is 0. SIGINT and SIGTERM end it as aborted, with
-exit code 128 + signal number (130 for Ctrl-C); a failure ends it with 1, its traceback on stderr.
+exit code 128 + signal number (130 for Ctrl-C); a failure ends it with 1, its traceback on stderr. It ends likewise when
+the process that started it has gone.
 """
 
 import argparse
@@ -71,6 +72,8 @@ EVENTS = (
 )
 ERROR_KINDS = ("out_of_memory", "diverged", "exception", "data")
 HEARTBEAT_S = 5.0
+PARENT_S = 1.0  # between looks whether the harness is still there
+ORPHAN_PATIENCE_S = 5.0
 
 
 class WorkerError(Exception):
@@ -122,18 +125,32 @@ class EventWriter:
 
 
 class Heartbeat:
-    """Context that writes a heartbeat whenever the worker has been silent for ``interval_s`` seconds."""
+    """Context that writes a heartbeat whenever the worker has been silent for ``interval_s`` seconds.
+
+    It also ends the worker when the process that started it has gone: a harness that was killed can stop nothing.
+    """
 
     def __init__(self, events: EventWriter, interval_s: float = HEARTBEAT_S) -> None:
         self._events = events
         self._interval_s = interval_s
         self._ended = threading.Event()
+        self._parent = os.getppid()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def _beat(self) -> None:
-        while not self._ended.wait(max(0.01, self._interval_s - self._events.silent_s())):
+        while not self._ended.wait(min(PARENT_S, max(0.01, self._interval_s - self._events.silent_s()))):
+            if os.getppid() != self._parent:
+                self._end_orphan()
+                return
             if self._events.silent_s() >= self._interval_s:
                 self._events.write("heartbeat")
+
+    def _end_orphan(self) -> None:
+        """Stop as the harness would have done: ask, then kill; with it all that it started, where it leads a group."""
+        whom = 0 if os.getpgrp() == os.getpid() else os.getpid()
+        os.kill(whom, signal.SIGTERM)
+        if not self._ended.wait(ORPHAN_PATIENCE_S):
+            os.kill(whom, signal.SIGKILL)
 
     def __enter__(self) -> "Heartbeat":
         self._thread.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,9 @@ from zoo_bench.store import Store
 for certificates in SYSTEM_CERTIFICATES:
     if Path(certificates).exists():
         os.environ.setdefault("SSL_CERT_FILE", certificates)
+
+# Tests that were started in a script's background have SIGINT ignored, and what they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MATRIX = REPOSITORY / "matrix.yaml"

@@ -58,6 +58,18 @@ def test_an_unknown_backend_is_answered_with_the_nearest(tmp_path: Path) -> None
     assert caught.value.hint == "did you mean 'torchvision'?"
 
 
+def test_what_editors_leave_behind_is_no_source(tmp_path: Path) -> None:
+    workspace = workspace_with(tmp_path)
+    backend = find_backend("tiny", workspace)
+    before = sources_sha256(backend)
+    (backend.folder / ".#train.py").symlink_to("user@host.1234")
+    (backend.folder / "gone.py").symlink_to("nowhere")
+    (backend.folder / "folder.py").mkdir()
+    (backend.folder / ".ipynb_checkpoints").mkdir()
+    (backend.folder / ".ipynb_checkpoints" / "train.py").write_text("1\n")
+    assert sources_sha256(backend) == before
+
+
 def test_an_unknown_variant_is_answered_with_the_nearest(tmp_path: Path) -> None:
     backend = find_backend("torchvision", Workspace.locate(tmp_path))
     with pytest.raises(ConfigError) as caught:

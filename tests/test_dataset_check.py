@@ -52,6 +52,14 @@ def kinds(report: DatasetReport, severity: str = "error") -> dict[str, int]:
     return {problem.kind: problem.count for problem in report.problems if problem.severity == severity}
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_annotations_that_are_no_file_are_a_finding(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "instances.json")
+    report = check_dataset(tmp_path, tmp_path / "instances.json")
+    assert not report.ok
+    assert "is not a regular file" in report.to_text()
+
+
 def test_a_whole_dataset_has_no_problems(dataset: Path) -> None:
     report = check(dataset)
     assert report.ok

@@ -207,6 +207,15 @@ def test_the_machine_configuration_chooses_variant_and_interpreter(tmp_path: Pat
         environment_status(tiny(workspace), workspace, wrong)
 
 
+def test_an_interpreter_that_exists_already_must_be_of_a_fitting_version(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path, python=">=3.90")
+    own = MachineConfig(backends={"tiny": BackendChoice(python=Path(sys.executable))}, source=tmp_path / "m.yaml")
+    with pytest.raises(
+        EnvironmentBuildError, match=rf"{sys.executable} is Python 3\.\d+, and backend.yaml says >=3.90"
+    ):
+        ensure_environment(tiny(workspace), workspace, own, print)
+
+
 def test_an_interpreter_that_does_not_run_is_named_with_file_and_key(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path)
     config = MachineConfig(

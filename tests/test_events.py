@@ -58,6 +58,10 @@ def test_what_a_worker_writes_the_harness_reads_while_it_is_written(worker: Any,
         b'{"event": "step", "time_s": NaN, "unix_s": 1, "protocol": 1}',
         b'{"event": "run_stop", "time_s": "now", "unix_s": 1, "protocol": 1}',
         b"[" * 100_000,
+        b'{"event": ["step"], "time_s": 1, "unix_s": 1, "protocol": 1}',
+        b'{"event": "run_stop", "time_s": 1e999, "unix_s": 1, "protocol": 1}',
+        b'{"event": "run_stop", "time_s": 1, "unix_s": 1' + b"0" * 400 + b', "protocol": 1}',
+        b'{"event": "allocator_peak", "time_s": 1, "unix_s": 1, "protocol": 1, "bytes": -1e999}',
     ],
 )
 def test_a_line_that_is_no_event_is_counted_and_passed_over(tmp_path: Path, line: bytes) -> None:

@@ -73,6 +73,10 @@ def test_profiles_that_only_measure_less_share_the_recipe() -> None:
         ("  backend: torchvision", "  backend: torchvison", "  backend: torchvision", "did you mean 'torchvision'?"),
         ("    label: shapes", "    label: coco", "    label: shapes", "the label of coco_2017 already"),
         ("    min_side: 64", "    min_side: 65", "    min_side: 64", "larger than max_side, 64"),
+        ("train_images: 800", "train_images: 8000000", "train_images: 800", "less than or equal to 1000000"),
+        ("iterations: 90000,", "iterations: 90000000000,", "iterations: 90000,", "less than or equal to 1000000000"),
+        ("neck: fpn, masks: true", f"neck: {'n' * 65}, masks: true", "neck: fpn, masks: true", "at most 64 characters"),
+        ("  backbone: [r50, r101]", "  backbone: []", "  backbone: [r50, r101]", "at least 1 item"),
         ("    min_side: 64", "    min_side: 8", "    min_side: 64", "greater than or equal to 64"),
         ("backbone_weights: imagenet", "backbone_weights: w.pth", "backbone_weights: imagenet", "an absolute path"),
         ("dataset: shapes", "dataset: shaps", "  smoke:", "did you mean 'shapes'?"),
@@ -97,6 +101,36 @@ def test_several_errors_are_reported_at_once(tmp_path: Path) -> None:
 def test_a_value_nobody_wrote_down_is_an_error(broken_matrix: Broken) -> None:
     problems = broken_matrix(", warmup_factor: 0.001", "")
     assert all("recipe.lr_schedule.warmup_factor is not set; add it to defaults" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("1" * 400, "expected a number that fits 64 bits"),
+        ("1" * 5000, "not a value of its kind: Exceeds the limit"),
+        ("!!bool maybe", "not a value of its kind: 'maybe'"),
+        ("!!int ''", "not a value of its kind"),
+        ("!!timestamp x", "a timestamp cannot stand here; quote it"),
+        ("2020-01-01", "a timestamp cannot stand here; quote it"),
+        ("!!binary AAAA", "a binary cannot stand here"),
+        ("!!set {a, b}", "a set cannot stand here"),
+        (r'"\ud800"', "halves of a surrogate pair"),
+        (r'"data\0"', r"expected text without \0"),
+        ("{1: a, b: c}", "defaults.options.x.1: a key is text; quote it"),
+    ],
+)
+def test_a_value_that_json_cannot_hold_is_named_with_its_line(broken_matrix: Broken, value: str, expected: str) -> None:
+    problems = broken_matrix("  options: {}", f"  options: {{x: {value}}}")
+    assert any(problem.startswith(f"{line_with('  options: {}')}:") and expected in problem for problem in problems)
+
+
+def test_a_small_file_cannot_become_a_large_one(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
+    path = tmp_path / "matrix.yaml"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(YamlFileError, match="more than 100000 values"):
+        load_matrix(path)
 
 
 @pytest.mark.parametrize("text", ["a: [1", "- 1", "", "\t", "a: !!python/object:os.system x", "é: \x00"])

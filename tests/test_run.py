@@ -256,12 +256,12 @@ def test_an_impatient_ctrl_c_ends_a_worker_that_does_not_listen(zoo: Zoo) -> Non
     assert not alive(workers)
 
 
-def test_a_job_that_cannot_be_started_is_an_error_and_no_traceback(zoo: Zoo) -> None:
+def test_what_is_in_the_way_of_the_results_is_said_before_anything_is_launched(zoo: Zoo) -> None:
     (zoo.root / "results").mkdir()
     (zoo.root / "results" / "runs").write_text("in the way")
     done = zoo.call("run")
     assert done.returncode == 2
-    assert "its job cannot be started" in done.stderr
+    assert "results/runs is no folder" in done.stderr
 
 
 def test_an_unreadable_record_is_named_and_passed_over(zoo: Zoo) -> None:

@@ -194,6 +194,25 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
+@pytest.mark.parametrize("name", ["s", ".s.old", ".s.partial"])
+def test_a_manifest_of_somebody_else_does_not_make_a_folder_ours(tmp_path: Path, name: str) -> None:
+    theirs = tmp_path / name / "manifest.json"
+    theirs.parent.mkdir()
+    theirs.write_text('{"name": "a web application"}')
+    with pytest.raises(DatasetError, match="not made by the shapes generator"):
+        generate(tmp_path / "s", ShapesSettings(train_images=1, val_images=1))
+    assert theirs.exists()
+
+
+@pytest.mark.parametrize("gone", ["train/000000000001.jpg", "annotations/instances_val.json"])
+def test_a_dataset_that_has_lost_a_file_is_made_again(tmp_path: Path, gone: str) -> None:
+    settings = ShapesSettings(train_images=2, val_images=1)
+    generate(tmp_path / "s", settings)
+    (tmp_path / "s" / gone).unlink()
+    generate(tmp_path / "s", settings)
+    assert (tmp_path / "s" / gone).is_file()
+
+
 def test_a_place_that_cannot_be_written_is_an_error_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DatasetError, match="file"):

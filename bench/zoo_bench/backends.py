@@ -96,9 +96,8 @@ class Backend:
             return None
         path = self.folder / variant.lock
         if not path.is_file():
-            raise ConfigError(
-                f"{self.folder / SPEC_NAME}: lock: {path} does not exist", "restore it, or run `make locks`"
-            )
+            what = "is not a regular file" if path.exists() else "does not exist"
+            raise ConfigError(f"{self.folder / SPEC_NAME}: lock: {path} {what}", "restore it, or run `make locks`")
         return path
 
 
@@ -122,6 +121,11 @@ def find_backend(name: str, workspace: Workspace) -> Backend:
             f"copy it: cp {bundled_root() / 'models' / '__init__.py'} {folder.parent}",
         )
     return Backend(name, folder, folder.parent.parent, spec)
+
+
+def backend_names(workspace: Workspace) -> frozenset[str]:
+    """Return the name of every backend of the workspace and the installation."""
+    return frozenset(_places(workspace))
 
 
 def list_backends(workspace: Workspace) -> tuple[Backend, ...]:
@@ -154,9 +158,10 @@ def sources_sha256(backend: Backend) -> str:
     own = backend.folder.parent / "worker.py"
     shared = own if own.is_file() else bundled_root() / "models" / "worker.py"
     files = {"worker.py": shared, f"{backend.name}/{SPEC_NAME}": backend.folder / SPEC_NAME}
-    files.update(
-        {f"{backend.name}/{path.relative_to(backend.folder).as_posix()}": path for path in backend.folder.rglob("*.py")}
-    )
+    for path in backend.folder.rglob("*.py"):
+        inside = path.relative_to(backend.folder)
+        if path.is_file() and not any(part.startswith(".") for part in inside.parts):  # editors leave links like .#x.py
+            files[f"{backend.name}/{inside.as_posix()}"] = path
     digest = hashlib.sha256()
     for name, path in sorted(files.items()):
         content = hashlib.sha256(path.read_bytes()).hexdigest()

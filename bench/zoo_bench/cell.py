@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import Field
+
 from zoo_bench.errors import ConfigError, nearest
 from zoo_bench.matrix import Axes, Matrix, Override, Profile
 from zoo_bench.recipe import CellValues, merge
@@ -41,7 +43,7 @@ class CellName:
 class Cell(CellValues):
     """One row of one table with every value resolved. Frozen."""
 
-    id: str
+    id: str = Field(max_length=220)  # a folder's name and, with a digest, a file's
     backend: str
     detector: str
     family: str

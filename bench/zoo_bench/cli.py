@@ -8,14 +8,15 @@ from typing import Annotated
 
 import typer
 
+from zoo_bench import __version__, interrupts, streams
 from zoo_bench import cli_options as options
 from zoo_bench.cli_options import MatrixFile, ProfileName, Root, Select
-from zoo_bench.errors import ZooBenchError
+from zoo_bench.errors import EXIT_INTERRUPTED, EXIT_USAGE, ConfigError, ZooBenchError
 
 
-def _exit(code: int) -> None:
+def _exit(code: int, **_options: object) -> None:
     """Turn what a command returns into the process's exit code."""
-    raise typer.Exit(code)
+    raise typer.Exit(streams.exit_code(code))
 
 
 app = typer.Typer(
@@ -31,6 +32,23 @@ app = typer.Typer(
     "Try it on a laptop, without a GPU and without data: `zoo-bench run --profile smoke`, then "
     "`zoo-bench render --profile smoke`.",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"zoo-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 data_app = typer.Typer(no_args_is_help=True, help="Make and check datasets.")
 app.add_typer(data_app, name="data")
 
@@ -59,7 +77,8 @@ def run(
     from zoo_bench.session import Asked
 
     asked = Asked(root, matrix, profile, select, skip, gpus, phases, checkpoint, force, allow_noisy)
-    return command(asked, dry_run=dry_run)
+    # Its code says how the cells ended, also when nobody reads the table.
+    raise typer.Exit(command(asked, dry_run=dry_run))
 
 
 @app.command()
@@ -252,10 +271,28 @@ def data_schema() -> int:
 
 def main() -> None:
     """Run the command line; the one place where an error becomes a message and an exit code."""
+    streams.set_up()
+    interrupts.raise_on_signals()
     try:
+        _refuse_empty(sys.argv[1:])
         app()
+    except interrupts.Interrupted:
+        print("zoo-bench: interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    except OSError as error:  # of a path that was given: too long, not to be read, gone
+        print(f"zoo-bench: {error}", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
     except ZooBenchError as error:
         print(f"zoo-bench: {error.message}", file=sys.stderr)
         if error.hint:
             print(f"  -> {error.hint}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+def _refuse_empty(words: list[str]) -> None:
+    """Raise ConfigError for an empty argument: it means nothing anywhere, and taken for a path it is this folder."""
+    for index, word in enumerate(words):
+        option, separator, value = word.partition("=")
+        if not word or (option.startswith("--") and separator and not value):
+            where = option or " ".join(["after", *words[max(0, index - 1) : index]])
+            raise ConfigError(f"an argument is empty: {where}", "is a variable of the shell not set?")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from zoo_bench.plan import PlannedCell
 from zoo_bench.record import Record
 
 PLAIN_INTERVAL_S = 10.0
+UNLIMITED_COLUMNS = 10_000
 PHASE_OF = {"step": "train", "infer_step": "infer", "eval_step": "evaluate", "eval_start": "evaluate"}
 
 
@@ -83,7 +85,7 @@ class Pace:
 
 def format_s(seconds: float | None) -> str:
     """Write a duration as people do: ``1:02:03``, ``2:03``; ``?`` when it is not known."""
-    if seconds is None:
+    if seconds is None or not math.isfinite(seconds):
         return "?"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -192,6 +194,12 @@ def detail(event: Event) -> str:
 def make_display(console: Console, pace: Pace) -> PlainDisplay:
     """Return bars on a terminal, lines elsewhere."""
     return LiveDisplay(console, pace) if console.is_terminal else PlainDisplay(console, pace)
+
+
+def table_console() -> Console:
+    """Return the console of stdout: off a terminal as wide as a table needs, or what reads it would see cut words."""
+    console = Console()
+    return console if console.is_terminal else Console(width=UNLIMITED_COLUMNS)
 
 
 def plain_table(title: str | None = None) -> Table:

@@ -103,13 +103,16 @@ def environment_status(
     name = variant_name or choice.variant or backend.spec.default_variant
     variant = backend.variant(name)
     if choice.python is not None:
-        runs = interpreter_version(choice.python) is not None
-        detail = f"{choice.python}, from {config.source}{'' if runs else ': does not run'}"
-        return EnvironmentStatus(backend.name, name, "machine", runs, choice.python, detail)
+        fault = _unfit(interpreter_version(choice.python), variant)
+        detail = f"{choice.python}, from {config.source}"
+        if fault:
+            detail = f"{config.source}: backends.{backend.name}.python: {choice.python} {fault}"
+        return EnvironmentStatus(backend.name, name, "machine", not fault, choice.python, detail)
     lock = backend.lock_path(variant)
     if lock is None:
-        detail = f"zoo-bench's own interpreter, {sys.executable}"
-        return EnvironmentStatus(backend.name, name, "harness", True, Path(sys.executable), detail)
+        fault = _unfit(sys.version_info[:2], variant)
+        detail = f"zoo-bench's own interpreter, {sys.executable}{fault and f', {fault}'}"
+        return EnvironmentStatus(backend.name, name, "harness", not fault, Path(sys.executable), detail)
     digest = lock_sha256(lock)
     place = _place(backend, name, workspace, digest)
     problem = _problem(place, variant)
@@ -132,13 +135,13 @@ def ensure_environment(
 
     Raises:
         ConfigError: there is no such variant, or its lock is missing.
-        EnvironmentBuildError: it could not be built, or the interpreter that machine.yaml names does not run.
+        EnvironmentBuildError: it could not be built, or the interpreter to be used does not run or is no fitting one.
     """
     status = environment_status(backend, workspace, config, variant_name)
-    if status.source == "machine" and not status.ready:
+    if not status.ready and status.lock is None:
         raise EnvironmentBuildError(
-            f"{config.source}: backends.{backend.name}.python: {status.python} does not run",
-            "correct the path, or remove the line and zoo-bench builds an environment of its own",
+            status.detail,
+            f"name another interpreter, or variant, under backends.{backend.name} in machine.yaml",
         )
     if not status.ready and status.lock is not None:
         place = _place(backend, status.variant, workspace, status.lock_sha256 or "")
@@ -148,6 +151,15 @@ def ensure_environment(
             if _problem(place, variant) is not None:  # another process may have built it while we waited
                 _build(f"{backend.name} ({status.variant})", variant, status.lock, place, progress)
     return WorkerEnvironment(status.python, status.variant, status.source, status.lock_sha256)
+
+
+def _unfit(version: Version | None, variant: Variant) -> str:
+    """Say why an interpreter that exists already cannot run a variant's worker; nothing when it can."""
+    if version is None:
+        return "does not run"
+    if satisfies(version, variant.python):
+        return ""
+    return f"is Python {version[0]}.{version[1]}, and backend.yaml says {variant.python}"
 
 
 def lock_sha256(lock: Path) -> str:
@@ -185,6 +197,7 @@ def _marked_version(place: _Place) -> Version | None:
 @contextmanager
 def _holding(place: _Place, progress: Progress) -> Iterator[None]:
     """Hold the environment's file lock; tell the user when another process has it."""
+    place.file_lock.touch()  # where that cannot be done, filelock would try for ever
     lock = FileLock(place.file_lock)
     try:
         lock.acquire(timeout=1)

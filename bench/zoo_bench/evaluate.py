@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from zoo_bench.datasets.findings import FIRST_CASES
 from zoo_bench.detections import EvaluationError, GroundTruth, read_detections, read_ground_truth
 from zoo_bench.errors import nearest
+from zoo_bench.recipe import Fraction
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,19 +35,19 @@ Scored = tuple[Sequence[float], "Precision", Sequence[int]]
 class MetricSet:
     """The 12 COCO numbers and AP by category name, as fractions; None where there is nothing to find."""
 
-    ap: float | None
-    ap50: float | None
-    ap75: float | None
-    ap_small: float | None
-    ap_medium: float | None
-    ap_large: float | None
-    ar1: float | None
-    ar10: float | None
-    ar100: float | None
-    ar_small: float | None
-    ar_medium: float | None
-    ar_large: float | None
-    per_class: Mapping[str, float | None]
+    ap: Fraction | None
+    ap50: Fraction | None
+    ap75: Fraction | None
+    ap_small: Fraction | None
+    ap_medium: Fraction | None
+    ap_large: Fraction | None
+    ar1: Fraction | None
+    ar10: Fraction | None
+    ar100: Fraction | None
+    ar_small: Fraction | None
+    ar_medium: Fraction | None
+    ar_large: Fraction | None
+    per_class: Mapping[str, Fraction | None]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from zoo_bench.text import printable_values
 
 PROTOCOL = 1
 EVENTS = frozenset(
@@ -43,7 +45,7 @@ REQUIRED_NUMBERS: dict[str, tuple[str, ...]] = {
 
 
 class ProtocolError(Exception):
-    """The worker speaks another version of the protocol."""
+    """The worker's events cannot be understood: it speaks another version of the protocol, most likely."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class EventReader:
         """Return the complete new events; a half-written last line waits for the next call.
 
         Raises:
-            ProtocolError: an event of another protocol version.
+            ProtocolError: an event of another protocol version, or a file that cannot be read.
         """
         try:
             with self._path.open("rb") as stream:
@@ -81,6 +83,8 @@ class EventReader:
                 chunk = stream.read()
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise ProtocolError(f"the worker's events cannot be read: {error}") from None
         complete, newline, _ = chunk.rpartition(b"\n")
         self._offset += len(complete) + len(newline)
         parsed = [self._parse(line) for line in complete.split(b"\n") if line.strip()]
@@ -88,10 +92,11 @@ class EventReader:
 
     def _parse(self, line: bytes) -> Event | None:
         try:
-            fields = json.loads(line, parse_constant=_refuse)
+            read = json.loads(line, parse_constant=_refuse, parse_float=_float, parse_int=_int)
+            fields = printable_values(read)
             protocol, name = fields.pop("protocol"), fields.pop("event")
-            event = Event(name, float(fields.pop("time_s")), float(fields.pop("unix_s")), fields)
-        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+            event = Event(_name(name), float(fields.pop("time_s")), float(fields.pop("unix_s")), fields)
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError, OverflowError):
             self.malformed += 1
             return None
         if protocol != PROTOCOL:
@@ -104,5 +109,20 @@ class EventReader:
         return event
 
 
-def _refuse(constant: str) -> None:
+def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(text)
+
+
+def _int(text: str) -> int:
+    value = int(text)
+    float(value)  # raises OverflowError for one that no figure can be made of
+    return value
+
+
+def _name(value: object) -> str:
+    return value if isinstance(value, str) else _refuse(repr(value))

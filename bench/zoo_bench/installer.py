@@ -55,11 +55,15 @@ class Installer:
             text=True,
             env=uv_variables(self.cache),
         ) as process:
-            for line in process.stdout or ():
-                self.log(line)
-                last.append(line.rstrip())
-                if line.lstrip().startswith(TOLD):
-                    self.progress(f"{self.label}: {line.strip()}")
+            try:
+                for line in process.stdout or ():
+                    self.log(line)
+                    last.append(line.rstrip())
+                    if line.lstrip().startswith(TOLD):
+                        self.progress(f"{self.label}: {line.strip()}")
+            except BaseException:
+                process.terminate()  # the signal that ends us may have reached us alone, and uv would be waited for
+                raise
         if process.returncode != 0:
             said = "\n".join(f"  {line}" for line in last if line)
             raise EnvironmentBuildError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 import re
 import shutil
 import subprocess
@@ -74,6 +75,6 @@ def _candidates(wanted: str) -> Iterator[Path]:
         found = shutil.which(name)
         if found:
             yield Path(found)
-    versions = Path("~/.pyenv/versions").expanduser()
+    versions = Path(os.path.expanduser("~/.pyenv/versions"))
     for minor in minors:
         yield from sorted(versions.glob(f"3.{minor}.*/bin/python"), reverse=True)

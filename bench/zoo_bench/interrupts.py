@@ -1,12 +1,20 @@
-"""Ctrl-C, SIGTERM and SIGHUP, held back: they are counted, and whoever is at work ends in its own time."""
+"""Ctrl-C, SIGTERM and their like: they end a command, but are held back and counted while a cell runs.
+
+One that the caller has told to be ignored (nohup, a shell's background job) stays ignored.
+"""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+class Interrupted(BaseException):
+    """A signal has asked to stop. No KeyboardInterrupt, of which the command line's library makes its own message."""
 
 
 class Presses:
@@ -14,6 +22,11 @@ class Presses:
 
     def __init__(self) -> None:
         self.count = 0
+
+
+def raise_on_signals() -> None:
+    """Let every signal that asks to stop raise Interrupted, so that what is half made is removed."""
+    _handle(_raise)
 
 
 @contextmanager
@@ -24,9 +37,21 @@ def held_back() -> Iterator[Presses]:
     def press(_number: int, _frame: object) -> None:
         presses.count += 1
 
-    before = {number: signal.signal(number, press) for number in SIGNALS}
+    before = _handle(press)
     try:
         yield presses
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _handle(handler: Callable[[int, object], None]) -> dict[signal.Signals, Any]:
+    """Set the handler; return those that were there before."""
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heard}
+
+
+def _raise(number: int, _frame: object) -> None:
+    if number != signal.SIGINT:  # a closing terminal sends SIGHUP twice, which must not interrupt the clean-up
+        signal.signal(number, signal.SIG_IGN)
+    raise Interrupted

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from zoo_bench.errors import ConfigError, nearest
-from zoo_bench.recipe import Count, Name, PartialSchedule, PartialValues, Positive, Strict
+from zoo_bench.recipe import Count, Name, PartialSchedule, PartialValues, Seed, Strict
 
 Side = Annotated[int, Field(ge=64, le=4096, description="pixels")]
+Images = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class SplitFiles(Strict):
@@ -34,9 +35,9 @@ class ShapesDataset(Strict):
 
     kind: Literal["shapes"]
     label: Name
-    seed: Count
-    train_images: Positive
-    val_images: Positive
+    seed: Seed
+    train_images: Images
+    val_images: Images
     min_side: Side
     max_side: Side
     max_objects: Annotated[int, Field(ge=1, le=8)]
@@ -86,10 +87,10 @@ class Axes(Strict):
 class AxesChange(Strict):
     """Axes that a profile replaces; the others stay."""
 
-    backend: tuple[Name, ...] | None = None
-    detector: tuple[Name, ...] | None = None
-    backbone: tuple[Name, ...] | None = None
-    schedule: tuple[Name, ...] | None = None
+    backend: tuple[Name, ...] | None = Field(default=None, min_length=1)
+    detector: tuple[Name, ...] | None = Field(default=None, min_length=1)
+    backbone: tuple[Name, ...] | None = Field(default=None, min_length=1)
+    schedule: tuple[Name, ...] | None = Field(default=None, min_length=1)
 
 
 class Include(Strict):

@@ -5,7 +5,7 @@ What they mean, and how they are come by, is told where they are made: timing.py
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,8 @@ from zoo_bench.recipe import Strict
 
 EndedBy = Literal["schedule", "cap", "precision"]
 EnergySource = Literal["counter", "power"]
+Amount = Annotated[float, Field(ge=0)]
+Whole = Annotated[int, Field(ge=0)]
 
 
 class Interval(Strict):
@@ -35,17 +37,17 @@ class TrainTiming(Strict):
     reached before that, or the interval was narrow enough. Defaults are for records of schema 1, which lack these.
     """
 
-    iterations_run: int
-    iterations_measured: int
-    iterations_cut: int = 0
-    pauses_cut: int = 0
-    batch_size: int
-    mean_s: float
+    iterations_run: Whole
+    iterations_measured: Whole
+    iterations_cut: Whole = 0
+    pauses_cut: Whole = 0
+    batch_size: Annotated[int, Field(ge=1)]
+    mean_s: Annotated[float, Field(gt=0)]
     interval: Interval | None = None
-    median_s: float
-    p10_s: float
-    p90_s: float
-    data_share: float
+    median_s: Amount
+    p10_s: Amount
+    p90_s: Amount
+    data_share: Amount
     final_loss: float
     ended_by: EndedBy = "schedule"
 
@@ -61,14 +63,20 @@ class InferTiming(Strict):
     `interval` (95 %) is of forward + postprocess; None where too few images were timed.
     """
 
-    images: int
-    load_s: float
-    preprocess_s: float
-    forward_s: float
-    postprocess_s: float
-    encode_s: float
-    detections_per_image: float
+    images: Annotated[int, Field(ge=1)]
+    load_s: Amount
+    preprocess_s: Amount
+    forward_s: Amount
+    postprocess_s: Amount
+    encode_s: Amount
+    detections_per_image: Amount
     interval: Interval | None = None
+
+    @model_validator(mode="after")
+    def _takes_time(self) -> InferTiming:
+        if self.forward_s + self.postprocess_s == 0:
+            raise ValueError("forward_s and postprocess_s are both 0")
+        return self
 
     @property
     def fps(self) -> float:
@@ -80,9 +88,9 @@ class GpuMemory(Strict):
     """Peaks of one GPU; None where NVML did not say."""
 
     index: int
-    nvml_process_bytes: int | None
+    nvml_process_bytes: Whole | None
     nvml_delta_bytes: int | None = None
-    nvml_used_bytes: int | None
+    nvml_used_bytes: Whole | None
 
 
 class AllocatorPeak(Strict):
@@ -90,8 +98,8 @@ class AllocatorPeak(Strict):
 
     rank: int
     device: str
-    allocated_bytes: int
-    reserved_bytes: int
+    allocated_bytes: Whole
+    reserved_bytes: Whole
 
 
 class Memory(Strict):
@@ -100,7 +108,7 @@ class Memory(Strict):
     `problems` say why something is missing.
     """
 
-    host_bytes: int | None
+    host_bytes: Whole | None
     gpus: tuple[GpuMemory, ...]
     allocator: tuple[AllocatorPeak, ...]
     problems: tuple[str, ...]
@@ -121,8 +129,8 @@ class Energy(Strict):
     `source`: power, where at least one GPU has no counter and its power readings were integrated instead.
     """
 
-    joules_per_iteration: float | None
-    kwh: float
+    joules_per_iteration: Amount | None
+    kwh: Amount
     source: EnergySource
     gpus: int
 

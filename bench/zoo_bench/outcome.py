@@ -30,7 +30,8 @@ def judge(outcome: Outcome, phases: Sequence[Phase]) -> tuple[Status, str]:
     stop = next((event for event in reversed(outcome.events) if event.name == "run_stop"), None)
     said = stop.fields.get("status") if stop else None
     if outcome.exit_code != 0:
-        return "failed", f"the worker {_exit(outcome.exit_code)} without saying why"
+        words = f"; its log ends with: {outcome.last_words}" if outcome.last_words else ""
+        return "failed", f"the worker {_exit(outcome.exit_code)} without saying why{words}"
     if said != "success":
         return "failed", f"the worker ended with exit code 0, but its run_stop says {said or 'nothing'}"
     missing = [phase for phase in phases if phase not in phases_done(outcome.events)]
@@ -42,7 +43,10 @@ def judge(outcome: Outcome, phases: Sequence[Phase]) -> tuple[Status, str]:
 def _exit(code: int) -> str:
     if code >= 0:
         return f"ended with exit code {code}"
-    return f"was killed by {signal.Signals(-code).name}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:  # a real-time signal, which has no name
+        return f"was killed by signal {-code}"
 
 
 def phases_done(events: Sequence[Event]) -> tuple[Phase, ...]:

@@ -78,7 +78,7 @@ def _backend(session: Session, cell: Cell) -> list[str]:
             f"with --gpus {offers.max_gpus} the batch is smaller and the learning rate stays"
         )
     environment = environment_status(backend, session.workspace, session.machine)
-    if environment.source == "machine" and not environment.ready:
+    if environment.lock is None and not environment.ready:
         problems.append(f"backend {backend.name}: {environment.detail}")
     return problems
 

@@ -14,9 +14,12 @@ from pydantic_core import CoreSchema, core_schema
 
 Phase = Literal["train", "infer", "evaluate"]
 PHASES: tuple[Phase, ...] = ("train", "infer", "evaluate")
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
+# Names become parts of file names, which hold 255 bytes.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+MOST = 10**9
+Positive = Annotated[int, Field(ge=1, le=MOST)]
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -145,7 +148,7 @@ class CellValues(Strict):
     precision: Literal["fp32", "amp", "bf16", "fp16"]
     gpus: Count = Field(description="0: the CPU")
     images_per_gpu: Positive
-    seed: Count
+    seed: Seed
     phases: tuple[Phase, ...] = Field(min_length=1)
     recipe: Recipe
     measure: Measure

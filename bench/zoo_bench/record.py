@@ -5,13 +5,13 @@ Schema history: 1, the first. 2 adds intervals, energy, noise and the zoo's revi
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from zoo_bench.measurements import Measurements
 from zoo_bench.noise import Noise
-from zoo_bench.recipe import Phase, Strict
+from zoo_bench.recipe import Count, Phase, Strict
 from zoo_bench.revision import Revision
 
 Status = Literal["succeeded", "failed", "out_of_memory", "timed_out", "hung", "diverged", "interrupted", "quarantined"]
@@ -38,6 +38,48 @@ class Checkpoint(Strict):
     given: bool
 
 
+class _Gpu(BaseModel):
+    name: str
+
+
+class _Machine(BaseModel):
+    """What readers of records take for granted in `machine`."""
+
+    gpus: tuple[_Gpu, ...] = ()
+
+
+class _Measure(BaseModel):
+    evaluate_images: int | None
+
+
+class _Cell(BaseModel):
+    """What readers of records take for granted in `cell`."""
+
+    dataset: str
+    gpus: Count
+    measure: _Measure
+
+
+class _Files(BaseModel):
+    """What readers of records take for granted in `files`."""
+
+    log: str
+
+
+def _holding(parts: type[BaseModel]) -> AfterValidator:
+    """Check that a mapping has `parts`, and keep it as it is."""
+
+    def check(values: dict[str, Any]) -> dict[str, Any]:
+        try:
+            parts.model_validate(values)
+        except ValidationError as error:
+            detail = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}") from None
+        return values
+
+    return AfterValidator(check)
+
+
 class Record(Strict):
     """One run of one cell."""
 
@@ -45,7 +87,9 @@ class Record(Strict):
     run_id: str
     cell_id: str
     profile: str
-    cell: dict[str, Any] = Field(description="every value of the cell, as the worker got it")
+    cell: Annotated[dict[str, Any], _holding(_Cell)] = Field(
+        description="every value of the cell, as the worker got it"
+    )
     recipe_sha256: str = Field(description="over all values but those that say how much was measured")
     fingerprint: str = Field(description="over all values and inputs: equal means nothing that matters changed")
     inputs: Inputs
@@ -53,16 +97,18 @@ class Record(Strict):
     reason: str
     phases: tuple[Phase, ...] = Field(description="the phases that were asked for")
     phases_done: tuple[Phase, ...]
-    started_unix_s: float
-    duration_s: float
+    started_unix_s: Annotated[float, Field(ge=0)]
+    duration_s: Annotated[float, Field(ge=0)]
     measurements: Measurements
     noise: tuple[Noise, ...] = Field(default=(), description="what else happened on the machine while it was timed")
     definitions: dict[str, str] = Field(description="which definition each number used")
-    machine: dict[str, Any]
+    machine: Annotated[dict[str, Any], _holding(_Machine)]
     software: dict[str, str]
     revision: Revision | None = Field(default=None, description="of the zoo's files; None outside of git")
     checkpoint: Checkpoint | None
-    files: dict[str, str] = Field(description="log, events, samples, detections: relative to the workspace")
+    files: Annotated[dict[str, str], _holding(_Files)] = Field(
+        description="log, events, samples, detections: relative to the workspace"
+    )
     command: tuple[str, ...]
     zoo_bench: str = Field(description="version of zoo-bench that wrote the record")
 

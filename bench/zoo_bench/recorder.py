@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from zoo_bench import __version__
 from zoo_bench.cell import digest, recipe_values
+from zoo_bench.datasets.coco import is_number
 from zoo_bench.detections import EvaluationError, read_ground_truth
 from zoo_bench.evaluate import METRICS, CocoScores, MetricSet, score
 from zoo_bench.events import Event
 from zoo_bench.executors.local import Outcome
 from zoo_bench.job import Job
 from zoo_bench.measure import measure
+from zoo_bench.measurements import Measurements
 from zoo_bench.model_file import describe_model
 from zoo_bench.noise import Noise, describe
 from zoo_bench.outcome import judge, phases_done
 from zoo_bench.plan import PlannedCell
+from zoo_bench.recipe import Phase
 from zoo_bench.record import Checkpoint, Record, Status
 from zoo_bench.revision import Revision
 from zoo_bench.store import Store
+from zoo_bench.text import printable
 from zoo_bench.workspace import Workspace
 
 DEFINITIONS = {
@@ -48,41 +53,83 @@ class Setting:
     revision: Revision | None
 
 
+@dataclass(frozen=True)
+class _Told:
+    """What a run's events, telemetry and files tell of it; the defaults, where nothing could be made of them."""
+
+    status: Status
+    reason: str
+    checkpoint: Checkpoint | None
+    phases_done: tuple[Phase, ...] = ()
+    measurements: Measurements = field(default_factory=Measurements)
+    noise: tuple[Noise, ...] = ()
+    scorer: str | None = None
+    software: Mapping[str, str] = field(default_factory=dict)
+
+
 def make_record(planned: PlannedCell, job: Job, outcome: Outcome, setting: Setting) -> Record:
-    """Measure, score and judge a run that has ended; its model is given its final name."""
-    cell, events, root = planned.cell, outcome.events, setting.workspace.root
+    """Measure, score and judge a run that has ended; its model is given its final name.
+
+    Whatever fails in that, there is a record: then a failed one, with the reason.
+    """
+    try:
+        record = _record(planned, job, outcome, setting, _told(planned, job, outcome, setting))
+        record.model_dump_json()  # what cannot be written is to be known here, and not when it is stored
+        return record
+    except Exception as error:  # noqa: BLE001 - hours of training must leave a record, whatever it is that fails here
+        reason = printable(f"zoo-bench could not tell what was measured: {type(error).__name__}: {error}")
+        told = _Told("interrupted" if outcome.interrupted else "failed", reason, planned.checkpoint)
+        return _record(planned, job, outcome, setting, told)
+
+
+def _told(planned: PlannedCell, job: Job, outcome: Outcome, setting: Setting) -> _Told:
+    events = outcome.events
     scores, problem = _scores(events, job, setting.scorer)
-    measured, noise = measure(events, outcome.telemetry, cell, scores)
+    measured, noise = measure(events, outcome.telemetry, planned.cell, scores)
     status, reason = _ending(planned, outcome, problem, noise)
     done = [phase for phase in phases_done(events) if phase in planned.phases]
     if scores is None and "evaluate" in done:
         done.remove("evaluate")
+    return _Told(
+        status=status,
+        reason=reason,
+        phases_done=tuple(done),
+        measurements=measured,
+        noise=noise,
+        scorer=scores.scorer if scores else None,
+        software=_software(events),
+        checkpoint=_keep_model(events, job, setting.workspace.root) if "train" in done else planned.checkpoint,
+    )
+
+
+def _record(planned: PlannedCell, job: Job, outcome: Outcome, setting: Setting, told: _Told) -> Record:
+    root, resolved = setting.workspace.root, planned.cell.resolved()
     files = {"log": job.paths.log, "events": job.paths.events, "samples": job.paths.samples}
     if job.paths.detections.exists():
         files["detections"] = job.paths.detections
     return Record(
         run_id=job.run_id,
-        cell_id=cell.id,
+        cell_id=planned.cell.id,
         profile=setting.profile,
-        cell=cell.resolved(),
-        recipe_sha256=digest(recipe_values(cell.resolved())),
+        cell=resolved,
+        recipe_sha256=digest(recipe_values(resolved)),
         fingerprint=planned.fingerprint,
         inputs=planned.inputs,
-        status=status,
-        reason=_without_folders(reason, root),
+        status=told.status,
+        reason=without_folders(told.reason, root),
         phases=planned.phases,
-        phases_done=tuple(done),
+        phases_done=told.phases_done,
         started_unix_s=outcome.started_unix_s,
         duration_s=outcome.duration_s,
-        measurements=measured,
-        noise=noise,
-        definitions={**DEFINITIONS, "scorer": scores.scorer if scores else setting.scorer},
+        measurements=told.measurements,
+        noise=told.noise,
+        definitions={**DEFINITIONS, "scorer": told.scorer or setting.scorer},
         machine=dict(setting.machine),
-        software=_software(events),
+        software=dict(told.software),
         revision=setting.revision,
-        checkpoint=_keep_model(events, job, root) if "train" in done else planned.checkpoint,
+        checkpoint=told.checkpoint,
         files={name: os.path.relpath(path, root) for name, path in files.items()},
-        command=tuple(_without_folders(word, root) for word in job.command),
+        command=tuple(without_folders(word, root) for word in job.command),
         zoo_bench=__version__,
     )
 
@@ -101,13 +148,12 @@ def _ending(planned: PlannedCell, outcome: Outcome, problem: str, noise: Sequenc
 def _scores(events: Sequence[Event], job: Job, scorer: str) -> tuple[CocoScores | None, str]:
     """Score the detections file of a finished evaluation, or take what a worker that scores itself reports."""
     reported = next((event for event in events if event.name == "eval_result"), None)
-    if reported is not None:
-        return _reported(reported), ""
-    ended = next((event for event in events if event.name == "eval_stop"), None)
-    if ended is None:
+    if reported is None and not any(event.name == "eval_stop" for event in events):
         return None, ""
     annotations, limit = job.dataset.val.annotations, job.cell.measure.evaluate_images
     try:
+        if reported is not None:
+            return _reported(reported), ""
         # The harness says which images count, so that a worker cannot leave out the hard ones.
         images = None if limit is None else list(read_ground_truth(annotations).sizes)[:limit]
         return score(annotations, job.paths.detections, masks=job.cell.masks, scorer=scorer, image_ids=images), ""
@@ -118,19 +164,27 @@ def _scores(events: Sequence[Event], job: Job, scorer: str) -> tuple[CocoScores 
 
 
 def _reported(event: Event) -> CocoScores:
-    def metrics(name: str) -> MetricSet | None:
-        values = event.fields.get(name)
-        if not isinstance(values, dict):
-            return None
-        numbers = {metric: values.get(metric) for metric in METRICS}
-        return MetricSet(**numbers, per_class={})
-
-    return CocoScores(box=metrics("box"), mask=metrics("mask"), images=0, detections=0, scorer="the worker itself")
+    sets = {name: _reported_set(name, event.fields[name]) for name in ("box", "mask") if event.fields.get(name)}
+    if not sets:
+        raise EvaluationError("eval_result has neither box nor mask")
+    return CocoScores(sets.get("box"), sets.get("mask"), images=0, detections=0, scorer="the worker itself")
 
 
-def _without_folders(text: str, root: Path) -> str:
+def _reported_set(name: str, values: object) -> MetricSet:
+    numbers = {metric: values.get(metric) for metric in METRICS} if isinstance(values, dict) else {name: values}
+    for metric, value in numbers.items():
+        if value is not None and not (is_number(value) and 0 <= value <= 1):
+            raise EvaluationError(f"eval_result: {name}: {metric} is {value!r}, and no fraction from 0 to 1")
+    return MetricSet(**numbers, per_class={})
+
+
+def without_folders(text: str, root: Path) -> str:
     """Make paths relative to the workspace, and to home outside of it: records are published."""
-    return text.replace(f"{root}{os.sep}", "").replace(str(Path.home()), "~")
+    home = Path(os.path.expanduser("~"))
+    for folder, pattern, name in ((root, "{}/", ""), (home, r"{}(?![\w-]|\.\w)", "~")):
+        if folder.is_absolute() and folder != Path(folder.root):
+            text = re.sub(r"(?<![\w.-])" + pattern.format(re.escape(str(folder))), name, text)
+    return text
 
 
 def _software(events: Sequence[Event]) -> dict[str, str]:

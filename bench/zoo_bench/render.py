@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import FileSystemLoader, StrictUndefined, TemplateError
+from jinja2 import FileSystemLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from zoo_bench.cell import Cell, expand
@@ -117,11 +117,12 @@ def _fill(template_folders: Sequence[Path], values: Mapping[str, object]) -> str
     environment.filters["md"] = escape
     try:
         return environment.get_template(TEMPLATE).render(values)
-    except TemplateError as error:
+    except Exception as error:  # noqa: BLE001 - a template can raise anything, and its author must hear where
         line = getattr(error, "lineno", None)
         where = f"{getattr(error, 'name', None) or TEMPLATE}{f':{line}' if line else ''}"
         raise ConfigError(
-            f"templates/{where}: {error.message or error}", "docs/rendering.md lists what a template can use"
+            f"templates/{where}: {getattr(error, 'message', None) or f'{type(error).__name__}: {error}'}",
+            "docs/rendering.md lists what a template can use",
         ) from None
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from zoo_bench.backends import Backend, find_backend, has_backend, sources_sha256
+from zoo_bench.backends import Backend, backend_names, find_backend, has_backend, sources_sha256
 from zoo_bench.cell import Cell, expand
 from zoo_bench.datasets.locate import fingerprint as dataset_fingerprint
 from zoo_bench.datasets.locate import locate
@@ -17,7 +17,7 @@ from zoo_bench.environments import environment_status, lock_sha256
 from zoo_bench.errors import ConfigError
 from zoo_bench.job import DatasetPaths
 from zoo_bench.load import load_matrix
-from zoo_bench.machine_config import MachineConfig, load_machine_config
+from zoo_bench.machine_config import MachineConfig, check_names, load_machine_config
 from zoo_bench.matrix import Matrix
 from zoo_bench.model_file import describe_model
 from zoo_bench.plan import PlannedCell, Request, make_plan, parse_phases
@@ -70,7 +70,9 @@ class Session:
     @cached_property
     def machine(self) -> MachineConfig:
         """What the user says about this machine."""
-        return load_machine_config(self.workspace)
+        config = load_machine_config(self.workspace)
+        check_names(config, self.workspace, self.matrix.datasets, backend_names(self.workspace))
+        return config
 
     @cached_property
     def store(self) -> Store:

@@ -41,6 +41,12 @@ class Store:
         """Return the folder for a run's logs, telemetry and weights."""
         return self.root / RUNS / run_id
 
+    def check(self) -> None:
+        """Raise StoreError when something is in the way of the folders that runs are kept in."""
+        for folder in (self.root, self.root / RUNS):
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise StoreError(f"{folder} is no folder, and runs are kept there", "move it away")
+
     def add(self, record: Record) -> Path:
         """Write a record so that it is wholly there or not at all, also after a power cut.
 
@@ -91,7 +97,10 @@ def _read(path: Path) -> Record:
 def _first_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         detail = error.errors()[0]
-        return f"not a record: {'.'.join(map(str, detail['loc']))}: {detail['msg']}"
+        where, newest = ".".join(map(str, detail["loc"])), Record.model_fields["schema_version"].default
+        if where == "schema_version" and isinstance(detail["input"], int) and detail["input"] > newest:
+            return f"a newer zoo-bench wrote it: schema {detail['input']}, and this one reads {newest} at most"
+        return ": ".join(filter(None, ("not a record", where, detail["msg"])))
     return f"not a record: {error}".splitlines()[0]
 
 

@@ -6,6 +6,7 @@ templates, matrix.yaml) is taken from the copy that came with zoo-bench, so an e
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,22 @@ def bundled_root() -> Path:
     return packed if packed.is_dir() else Path(__file__).resolve().parents[2]
 
 
+def own_file(path: Path) -> Path | None:
+    """Return the configuration file `path`, None where there is none.
+
+    Raises:
+        ConfigError: what is there is no file, or has a name that is not looked for.
+    """
+    if path.is_file():
+        return path
+    if os.path.lexists(path):
+        raise ConfigError(f"{path} is there, but is no regular file", "mend it, or move it away")
+    misnamed = path.with_suffix(".yml")
+    if os.path.lexists(misnamed):
+        raise ConfigError(f"{misnamed} would not be read", f"rename it to {path.name}, or move it away")
+    return None
+
+
 @dataclass(frozen=True)
 class Workspace:
     """The paths of one workspace. `root` is absolute."""
@@ -37,18 +54,19 @@ class Workspace:
         Raises:
             ConfigError: a folder or file that was named does not exist.
         """
+        here = _current_folder()
         if root is not None and not root.is_dir():
-            raise ConfigError(f"--root {root}: no such folder", "create it, or name the folder of matrix.yaml")
+            what = "not a folder" if root.exists() else "no such folder"
+            raise ConfigError(f"--root {root}: {what}", "create it, or name the folder of matrix.yaml")
         if matrix is not None:
             if not matrix.is_file():
                 raise ConfigError(
-                    f"--matrix {matrix}: no such file",
+                    f"--matrix {matrix}: {'not a regular file' if matrix.exists() else 'no such file'}",
                     "without --matrix the matrix.yaml that came with zoo-bench is used",
                 )
             return cls((root or matrix.parent).resolve(), matrix.resolve())
-        base = (root or Path.cwd()).resolve()
-        own = base / MATRIX_NAME
-        return cls(base, own if own.is_file() else bundled_root() / MATRIX_NAME)
+        base = (root or here).resolve()
+        return cls(base, own_file(base / MATRIX_NAME) or bundled_root() / MATRIX_NAME)
 
     @property
     def results(self) -> Path:
@@ -64,3 +82,10 @@ class Workspace:
     def envs(self) -> Path:
         """Worker environments."""
         return self.state / "envs"
+
+
+def _current_folder() -> Path:
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise ConfigError(f"the current folder is gone: {error.strerror}", "cd to one that is there") from None

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from yaml.constructor import ConstructorError
 
 from zoo_bench.errors import ConfigError, nearest
 
 Loc = tuple[str | int, ...]
+# Aliases can make a small file as large as one likes.
+MOST_NODES = 100_000
+TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge"))
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -22,21 +27,47 @@ class YamlFileError(ConfigError):
         self.problems = problems
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that holds nothing but what JSON holds too; whatever is wrong with a value is told with its line."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if node.tag not in TAGS:
+            kind = node.tag.rpartition(":")[2]
+            raise ConstructorError(problem=f"a {kind} cannot stand here; quote it", problem_mark=node.start_mark)
+        try:
+            value = super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError, TypeError) as error:  # PyYAML's, for a tag that does not fit
+            raise ConstructorError(problem=f"not a value of its kind: {error}", problem_mark=node.start_mark) from None
+        fault = _fault(value)
+        if fault:
+            raise ConstructorError(problem=fault, problem_mark=node.start_mark)
+        return value
+
+
+def _fault(value: object) -> str:
+    """Say why a value could not be written as JSON, or given to the system; nothing when it can."""
+    if isinstance(value, str) and any(character == "\0" or "\ud800" <= character <= "\udfff" for character in value):
+        return "expected text without \\0 and without halves of a surrogate pair"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "expected a finite number"
+    return "expected a number that fits 64 bits" if isinstance(value, int) and abs(value) >= 2**63 else ""
+
+
 def load_model(path: Path, model: type[Model]) -> Model:
     """Read `path` and validate it as `model`.
 
     Raises:
         YamlFileError: the file cannot be read, is not YAML, or does not fit `model`; all problems at once.
     """
-    data, lines, duplicates = _read(path)
+    data, lines, faults = _read(path)
     try:
         value = model.model_validate(data)
     except ValidationError as error:
         schema = model.model_json_schema()
         problems = [_describe(path, lines, schema, detail) for detail in error.errors()]
-        raise YamlFileError(sorted(set(duplicates + problems), key=_line_of)) from None
-    if duplicates:
-        raise YamlFileError(duplicates)
+        raise YamlFileError(sorted(set(faults + problems), key=_line_of)) from None
+    if faults:
+        raise YamlFileError(faults)
     return value
 
 
@@ -55,39 +86,59 @@ def _read(path: Path) -> tuple[Any, dict[Loc, int], list[str]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise YamlFileError([f"{path}: cannot be read: {error}"]) from None
-    lines: dict[Loc, int] = {}
-    duplicates: list[str] = []
+    walk = _Walk(path)
+    data = None
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
+        loader = _Loader(text)
+        node = loader.get_single_node()
         if node is not None:
-            _walk(path, node, (), lines, duplicates)
+            walk.visit(node, ())
+            data = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise YamlFileError([f"{path}{where}: not valid YAML: {error.problem}"]) from None
+        what = "" if isinstance(error, ConstructorError) else "not valid YAML: "
+        raise YamlFileError([f"{path}{where}: {what}{error.problem}"]) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise YamlFileError([f"{path}: not valid YAML: {error}"]) from None
     if not isinstance(data, dict):
         raise YamlFileError([f"{path}:1: expected a mapping of keys to values, found {_kind(data)}"])
-    return data, lines, duplicates
+    return data, walk.lines, walk.faults
 
 
-def _walk(path: Path, node: yaml.Node, loc: Loc, lines: dict[Loc, int], duplicates: list[str]) -> None:
-    lines.setdefault(loc, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            name, line = str(key.value), key.start_mark.line + 1
-            if name in seen:
-                duplicates.append(f"{path}:{line}: {dotted((*loc, name))}: the key is given twice")
-            seen.add(name)
-            inner = (*loc, name)
-            lines[inner] = line
-            _walk(path, value, inner, lines, duplicates)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _walk(path, value, (*loc, index), lines, duplicates)
+class _Walk:
+    """The line of every key, and what is wrong with the keys."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._nodes = 0
+        self.lines: dict[Loc, int] = {}
+        self.faults: list[str] = []
+
+    def visit(self, node: yaml.Node, loc: Loc) -> None:
+        """Look at a node and all that it holds. Raises ValueError when that is too much."""
+        self._nodes += 1
+        if self._nodes > MOST_NODES:
+            raise ValueError(f"it holds more than {MOST_NODES} values, with its aliases written out")
+        self.lines.setdefault(loc, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, value in node.value:
+                self._key(key, loc, seen)
+                self.visit(value, (*loc, str(key.value)))
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                self.visit(value, (*loc, index))
+
+    def _key(self, key: yaml.Node, loc: Loc, seen: set[str]) -> None:
+        name, line = str(key.value), key.start_mark.line + 1
+        inner = (*loc, name)
+        if name in seen:
+            self.faults.append(f"{self._path}:{line}: {dotted(inner)}: the key is given twice")
+        if key.tag.rpartition(":")[2] not in ("str", "merge"):
+            self.faults.append(f"{self._path}:{line}: {dotted(inner)}: a key is text; quote it")
+        seen.add(name)
+        self.lines[inner] = line
 
 
 def _describe(path: Path, lines: dict[Loc, int], schema: dict[str, Any], detail: Any) -> str:

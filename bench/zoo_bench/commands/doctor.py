@@ -12,7 +12,7 @@ from rich.text import Text
 from zoo_bench.backends import Backend, find_backend
 from zoo_bench.cell import expand
 from zoo_bench.datasets.locate import declared_kind, locate, missing, prepare
-from zoo_bench.display import bar, plain_table
+from zoo_bench.display import bar, plain_table, table_console
 from zoo_bench.environments import EnvironmentStatus, ensure_environment, environment_status
 from zoo_bench.errors import EXIT_OK
 from zoo_bench.machine import MachineInfo, describe_limits, describe_machine
@@ -43,7 +43,7 @@ class Finding:
 def doctor(asked: Asked, *, fix: bool) -> int:
     """Print all findings, and for every profile whether it would run here."""
     session = Session.open(asked)
-    console = Console()
+    console = table_console()
     if fix:
         _fix(session, Console(stderr=True))
     machine = describe_machine()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.text import Text
 
-from zoo_bench.display import plain_table, short_names
+from zoo_bench.display import plain_table, short_names, table_console
 from zoo_bench.errors import EXIT_OK
 from zoo_bench.plan import PlannedCell
 from zoo_bench.session import Asked, Session
@@ -29,8 +28,10 @@ def print_plan(session: Session, planned: Sequence[PlannedCell]) -> int:
     for cell in planned:
         phases = Text("fresh", style="green") if cell.fresh else Text(", ".join(cell.phases), style="bold")
         table.add_row(Text(names[cell.cell.id]), phases, Text(cell.reason))
-    console = Console()
+    console = table_console()
     console.print(table)
     left = sum(not cell.fresh for cell in planned)
-    console.print(f"{left} of {len(planned)} would run; results in {session.workspace.results}", soft_wrap=True)
+    console.print(
+        f"{left} of {len(planned)} would run; results in {session.workspace.results}", markup=False, soft_wrap=True
+    )
     return EXIT_OK

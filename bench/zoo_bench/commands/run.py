@@ -13,6 +13,7 @@ from zoo_bench.datasets.locate import prepare
 from zoo_bench.display import Pace, bar, make_display
 from zoo_bench.environments import ensure_environment
 from zoo_bench.errors import EXIT_CELL_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_QUARANTINED
+from zoo_bench.interrupts import Interrupted
 from zoo_bench.machine import MachineInfo, describe_machine, usable_gpus
 from zoo_bench.plan import PlannedCell
 from zoo_bench.recipe import PHASES
@@ -42,7 +43,12 @@ def run(asked: Asked, *, dry_run: bool) -> int:
         return EXIT_OK
     machine = describe_machine(session.machine.name)
     preflight.check(session, [(cell.cell, cell.phases) for cell in left], machine)
-    benches = _prepare(session, left, machine, console)
+    session.store.check()
+    try:
+        benches = _prepare(session, left, machine, console)
+    except Interrupted:
+        console.print("interrupted; nothing was started", markup=False)
+        return EXIT_INTERRUPTED
     records, interrupted = _run(session, left, benches, machine, console)
     print_runs([(record.cell_id, record) for record in records])
     if interrupted:

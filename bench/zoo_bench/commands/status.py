@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.text import Text
 
-from zoo_bench.display import format_s, plain_table, short_names
+from zoo_bench.display import format_s, plain_table, short_names, table_console
 from zoo_bench.errors import EXIT_OK
 from zoo_bench.figures import figure
 from zoo_bench.record import Record
@@ -28,7 +27,7 @@ def status(asked: Asked) -> int:
 
 def print_runs(runs: Sequence[tuple[str, Record | None]]) -> None:
     """Print runs as a table of status and figures, then why each failed one failed and where its log is."""
-    console, table, failed = Console(), plain_table(), list[Record]()
+    console, table, failed = table_console(), plain_table(), list[Record]()
     table.add_column("cell", no_wrap=True)
     for head in ("status", "took", "s/iter", "fps", "box AP", "mask AP"):
         table.add_column(head, no_wrap=True, justify="left" if head == "status" else "right")

@@ -19,6 +19,8 @@ _CHUNK_BYTES = 1 << 20
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises DatasetError with line and column where it is broken."""
+    if path.exists() and not path.is_file():  # a fifo would be waited for
+        raise DatasetError(f"{path} is not a regular file", hint="Is this the right path?")
     try:
         return json.loads(path.read_bytes())
     except json.JSONDecodeError as error:

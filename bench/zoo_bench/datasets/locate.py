@@ -26,7 +26,7 @@ def locate(name: str, dataset: Dataset, workspace: Workspace, roots: Mapping[str
             name,
             *(SplitPaths(root / split, root / "annotations" / f"instances_{split}.json") for split in shapes.SPLITS),
         )
-    root = roots.get(name, workspace.root / dataset.root).expanduser().absolute()
+    root = roots.get(name, workspace.root / os.path.expanduser(dataset.root)).absolute()
     return DatasetPaths(
         name,
         *(SplitPaths(root / split.images, root / split.annotations) for split in (dataset.train, dataset.val)),

@@ -24,7 +24,10 @@ GENERATOR_VERSION = 1
 SPLITS = ("train", "val")
 Progress = Callable[[int, int], None]
 
+_GENERATOR = "zoo-bench shapes"
 _MANIFEST = "manifest.json"
+_UNFINISHED = "manifest.json.unfinished"
+_MANIFESTS = (_MANIFEST, _UNFINISHED)
 _MAX_IMAGES = 1_000_000
 _LIMITS = {
     "seed": (0, 2**63 - 1),
@@ -73,7 +76,12 @@ def fingerprint(settings: ShapesSettings) -> str:
 def is_current(root: Path, settings: ShapesSettings) -> bool:
     """Whether `root` holds the whole dataset of these settings, made by this version of the generator."""
     try:
-        return (root / _MANIFEST).read_bytes() == _manifest(settings).encode()
+        made = (root / _MANIFEST).read_bytes() == _manifest(settings).encode()
+        return made and all(
+            (root / "annotations" / f"instances_{split}.json").is_file()
+            and len(os.listdir(root / split)) >= getattr(settings, f"{split}_images")
+            for split in SPLITS
+        )
     except OSError:
         return False
 
@@ -93,7 +101,9 @@ def generate(root: Path, settings: ShapesSettings, progress: Progress | None = N
         return  # before the lock, which could not be taken beside a shared folder that is read-only
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(root.parent / f".{root.name}.lock"):
+        lock = root.parent / f".{root.name}.lock"
+        lock.touch()  # where that cannot be done, filelock would try for ever
+        with FileLock(lock):
             if not is_current(root, settings):
                 _replace(root, settings, progress)
     except OSError as error:
@@ -105,12 +115,13 @@ def generate(root: Path, settings: ShapesSettings, progress: Progress | None = N
 
 def _replace(root: Path, settings: ShapesSettings, progress: Progress | None) -> None:
     """Generate beside `root`, then swap; called with the lock held, so left-overs of a killed run can go."""
-    if root.exists() and not (root / _MANIFEST).is_file() and (not root.is_dir() or any(root.iterdir())):
-        raise DatasetError(
-            f"{root} exists and was not made by the shapes generator",
-            hint="Move it away, or choose another folder for shapes.",
-        )
     partial, old = (root.parent / f".{root.name}.{suffix}" for suffix in ("partial", "old"))
+    for folder in (root, partial, old):
+        if not _is_own(folder):
+            raise DatasetError(
+                f"{folder} exists and was not made by the shapes generator",
+                hint="Move it away, or choose another folder for shapes.",
+            )
     for left_over in (partial, old):
         shutil.rmtree(left_over, ignore_errors=True)
     try:
@@ -123,9 +134,26 @@ def _replace(root: Path, settings: ShapesSettings, progress: Progress | None) ->
         shutil.rmtree(old, ignore_errors=True)
 
 
+def _is_own(folder: Path) -> bool:
+    """Whether `folder` may be removed: the generator made it, whole or in part, or there is nothing in it."""
+    if not os.path.lexists(folder):
+        return True
+    return folder.is_dir() and (not any(folder.iterdir()) or any(map(_is_manifest, map(folder.joinpath, _MANIFESTS))))
+
+
+def _is_manifest(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.get("generator") == _GENERATOR
+
+
 def _write(folder: Path, settings: ShapesSettings, progress: Progress | None) -> None:
     from zoo_bench.datasets.shapes_split import write_split
 
+    folder.mkdir()
+    (folder / _UNFINISHED).write_bytes(_manifest(settings).encode())
     total = settings.train_images + settings.val_images
     done = 0
     for index, split in enumerate(SPLITS):
@@ -136,10 +164,10 @@ def _write(folder: Path, settings: ShapesSettings, progress: Progress | None) ->
             done += 1
             if progress is not None:
                 progress(done, total)
-    (folder / _MANIFEST).write_bytes(_manifest(settings).encode())
+    os.replace(folder / _UNFINISHED, folder / _MANIFEST)
 
 
 def _manifest(settings: ShapesSettings) -> str:
-    content: dict[str, Any] = {"generator": "zoo-bench shapes", "version": GENERATOR_VERSION}
+    content: dict[str, Any] = {"generator": _GENERATOR, "version": GENERATOR_VERSION}
     content["settings"] = asdict(settings)
     return json.dumps(content, indent=1, sort_keys=True) + "\n"

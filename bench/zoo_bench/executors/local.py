@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from zoo_bench.events import Event, EventReader, ProtocolError
 from zoo_bench.interrupts import Presses
 from zoo_bench.job import Job, launch, stop
 from zoo_bench.sampler import Sampler
 from zoo_bench.telemetry import Telemetry
+from zoo_bench.text import printable
 
 POLL_S = 0.1
+LOG_END_BYTES = 1000
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is left of a job: its events and telemetry, how its process ended, and what the harness saw of it."""
+    """What is left of a job: its events and telemetry, how its process ended, and what the harness saw of it.
+
+    `last_words` is the last line of its log that is not empty.
+    """
 
     events: tuple[Event, ...]
     telemetry: Telemetry
@@ -27,6 +34,7 @@ class Outcome:
     protocol_problem: str | None
     started_unix_s: float
     duration_s: float
+    last_words: str
 
 
 def run_job(job: Job, on_event: Callable[[Event], None], presses: Presses) -> Outcome:
@@ -63,7 +71,18 @@ def run_job(job: Job, on_event: Callable[[Event], None], presses: Presses) -> Ou
         protocol_problem=stream.problem,
         started_unix_s=started_unix_s,
         duration_s=time.monotonic() - started,
+        last_words=_last_line(job.paths.log),
     )
+
+
+def _last_line(log: Path) -> str:
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - LOG_END_BYTES))
+            lines = stream.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    return printable(next((line.strip() for line in reversed(lines) if line.strip()), ""))
 
 
 class _Stream:
