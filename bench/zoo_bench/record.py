@@ -101,6 +101,7 @@ class Record(Strict):
     duration_s: Annotated[float, Field(ge=0)]
     measurements: Measurements
     noise: tuple[Noise, ...] = Field(default=(), description="what else happened on the machine while it was timed")
+    unwatched: tuple[str, ...] = Field(default=(), description="kinds of noise that could not be looked for, and why")
     definitions: dict[str, str] = Field(description="which definition each number used")
     machine: Annotated[dict[str, Any], _holding(_Machine)]
     software: dict[str, str]
