@@ -18,6 +18,7 @@ from simulated_node.play import judge
 
 from zoo_bench.contamination import judge_telemetry
 from zoo_bench.events import Event
+from zoo_bench.noise import Noise
 from zoo_bench.telemetry import HostSeries, Telemetry, floats
 
 RETINANET = ("--select", "*retinanet*")
@@ -94,7 +95,9 @@ def test_a_foreign_process_quarantines_the_run_which_is_tried_again(node: NodeZo
     assert "up to 2.0 GB" in done.stdout
     assert done.stderr.count("trying again") == 2
     assert "5.0" not in node.call("render").stdout
-    assert "train, infer, evaluate" in node.call("plan", *RETINANET).stdout
+    assert (
+        f"train, infer, evaluate  quarantined in run {node.records[-1].run_id}" in node.call("plan", *RETINANET).stdout
+    )
 
 
 def test_a_process_that_has_gone_by_the_second_try_does_no_harm(node: NodeZoo, stranger: int) -> None:
@@ -142,6 +145,31 @@ def test_work_beside_inference_is_noise_as_well() -> None:
     host = HostSeries(8, time_s, np.full(len(time_s), 1e9), time_s - 95, outside_s)
     (one,) = judge_telemetry(images, Telemetry(host, (), (), nothing, (), None)).noise
     assert one.kind == "cpu_load"
-    assert one.from_s == pytest.approx(10, abs=2)
-    assert one.to_s == pytest.approx(20, abs=2)
+    assert one.from_s == pytest.approx(15, abs=2.5)
+    assert one.to_s == pytest.approx(25, abs=2.5)
     assert "3.0 of 8 cores" in one.detail
+
+
+def test_a_short_burst_does_not_spoil_a_long_run_and_the_same_in_a_short_one_does() -> None:
+    def found(hours: float) -> tuple[Noise, ...]:
+        seconds = 3600 * hours
+        steps = [
+            Event("step", n, 0.0, {"iteration": n + 1, "iterations": int(seconds) + 1, "iteration_time_s": 1.0})
+            for n in range(int(seconds) + 1)
+        ]
+        time_s = np.arange(0.0, seconds, 1.0)
+        host = HostSeries(16, time_s, np.full(len(time_s), 1e9), time_s, np.clip(time_s - 40, 0, 6) * 4.0)
+        return judge_telemetry(steps, Telemetry(host, (), (), floats([]), (), None)).noise
+
+    assert found(12) == ()
+    assert [one.kind for one in found(1 / 30)] == ["cpu_load"]
+
+
+def test_what_was_kept_in_spite_of_noise_does_not_count_where_noise_quarantines(node: NodeZoo, stranger: int) -> None:
+    node.place(Process(Curve.constant(2 * GIB), pid=stranger))
+    assert node.call("run", "--allow-noisy", *RETINANET).returncode == 0
+    plan = node.call("plan", *RETINANET).stdout
+    assert f"noisy in run {node.records[0].run_id}" in plan
+    node.place()
+    assert node.call("run", *RETINANET).returncode == 0
+    assert "fresh" in node.call("plan", *RETINANET).stdout

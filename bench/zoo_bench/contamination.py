@@ -8,7 +8,8 @@ at the start may pass for one.
   normal at full load, and never a fault.
 - **clock drop**: the SM clock more than `DROP` under the run's own plateau for `SLOW_SHARE` of the samples or more,
   where neither the power cap nor idleness explains it, then or just before or after.
-- **CPU load**: others kept more than `LEAST_CORES` cores and `CORES_SHARE` of the machine busy for some seconds.
+- **CPU load**: others kept more than `LEAST_CORES` cores and `CORES_SHARE` of the machine busy, for seconds on end
+  (a running median over `BINS` times `BIN_S`), and for `LOAD_SHARE` of the time or more.
 - **foreign processes**: `zoo_bench.foreign`.
 """
 
@@ -51,6 +52,7 @@ SMOOTHING = 5
 
 LEAST_CORES, CORES_SHARE = 0.45, 0.05
 BIN_S, BINS = 0.5, 7
+LOAD_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Findings:
 def judge_telemetry(events: Sequence[Event], telemetry: Telemetry) -> Findings:
     """Apply the rules to one job."""
     timed = timed_spans(events)
-    started_s = events[0].time_s if events else 0.0
+    started_s = float(telemetry.host.time_s[0]) if len(telemetry.host.time_s) else 0.0
     windows = [_settled(span) for span in timed]
     foreign, hidden_own = judge_processes(events, telemetry, timed)
     found = [
@@ -160,7 +162,7 @@ def _cpu_load(host: HostSeries, span: Span) -> list[Noise]:
     # A running median: what is over in a second is the system's housekeeping.
     cores = np.median(sliding_window_view(np.diff(worked_s) / BIN_S, BINS), axis=1)
     loaded = np.flatnonzero(cores > max(LEAST_CORES, CORES_SHARE * host.cores))
-    if not len(loaded):
+    if len(loaded) == 0 or len(loaded) < LOAD_SHARE * len(cores):
         return []
     return [
         Noise(
@@ -168,6 +170,7 @@ def _cpu_load(host: HostSeries, span: Span) -> list[Noise]:
             gpu=None,
             from_s=float(edges[loaded[0]]),
             to_s=float(edges[loaded[-1] + BINS]),
-            detail=f"other work kept up to {cores.max():.1f} of {host.cores} cores busy",
+            detail=f"other work kept up to {cores.max():.1f} of {host.cores} cores busy, "
+            f"for {len(loaded) / len(cores):.0%} of the timed window",
         )
     ]

@@ -76,7 +76,7 @@ def make_plan(
 def _plan_cell(cell: Cell, inputs: Inputs, records: Sequence[Record], request: Request) -> PlannedCell:
     mark = fingerprint(cell, inputs, request.checkpoint)
     earlier = [record for record in records if record.cell_id == cell.id]
-    same = [record for record in earlier if record.fingerprint == mark and record.status != "quarantined"]
+    same = [record for record in earlier if record.fingerprint == mark and not _spoiled(record, cell)]
     wanted = request.phases or cell.phases
     done = _done(same)
     left = wanted if request.force else tuple(phase for phase in wanted if phase not in done)
@@ -94,6 +94,11 @@ def _plan_cell(cell: Cell, inputs: Inputs, records: Sequence[Record], request: R
     if "train" in left and "train" in done and not request.force:
         reason = f"the model of run {done['train'].run_id} is gone"
     return PlannedCell(cell, inputs, mark, left, reason, checkpoint if left else None)
+
+
+def _spoiled(record: Record, cell: Cell) -> bool:
+    """Tell whether a run does not count: quarantined, or kept in spite of noise that would quarantine it now."""
+    return record.status == "quarantined" or bool(record.noise and cell.trust.on_noise == "quarantine")
 
 
 def _done(same: Sequence[Record]) -> dict[Phase, Record]:
@@ -134,6 +139,8 @@ def _reason(
         return f"{last.status} in run {last.run_id}" if last.status != "succeeded" else "not measured yet"
     if request.checkpoint:
         return "given checkpoint"
+    if earlier and earlier[-1].fingerprint == fingerprint(cell, inputs, None):  # and yet not among the same ones
+        return f"{'quarantined' if earlier[-1].status == 'quarantined' else 'noisy'} in run {earlier[-1].run_id}"
     return _what_changed(cell, inputs, earlier[-1]) if earlier else "never run"
 
 

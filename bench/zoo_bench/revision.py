@@ -7,9 +7,11 @@ from pathlib import Path
 
 from zoo_bench.recipe import Strict
 
+MADE_BY_RUNS = ("results", ".zoo-bench")
+
 
 class Revision(Strict):
-    """A commit, and whether files of the zoo differed from it. Records and logs are not counted: a run makes them."""
+    """A commit, and whether files of the zoo differed from it. What runs themselves make does not count."""
 
     commit: str
     dirty: bool
@@ -18,7 +20,7 @@ class Revision(Strict):
 def revision(root: Path) -> Revision | None:
     """Look at the workspace; None where it is no git checkout, or there is no git."""
     commit = _git(root, "rev-parse", "HEAD")
-    changed = _git(root, "status", "--porcelain", "--", ".", ":(exclude)results")
+    changed = _git(root, "status", "--porcelain", "--", ".", *(f":(exclude){name}" for name in MADE_BY_RUNS))
     if commit is None or changed is None:
         return None
     return Revision(commit=commit.strip(), dirty=bool(changed.strip()))
