@@ -22,7 +22,7 @@ from simulated_node.curve import Curve
 from simulated_node.node import GIB, Failure, Gpu, Process, Scenario, run_python
 from watching import grid, library_beside, watch
 
-from zoo_bench.host import HostMeter, OutsideCpu, ProcessTimes, TreeCpu, machine_cpu_s
+from zoo_bench.host import HostMeter, OutsideCpu, Processors, ProcessTimes, TreeCpu, places
 from zoo_bench.problems import Problems
 from zoo_bench.processes import JobProcesses
 from zoo_bench.sampler import Sampler, Ticker
@@ -44,6 +44,7 @@ for line in sys.stdin:
     print(eval(line), flush=True)
 """
 BURN = "import time, sys\nwhile time.process_time() < float(sys.argv[1]): pass\n"
+REPORT = BURN + "print(time.process_time())"
 # Starts one that burns CPU time and then sleeps, in a session of its own; prints its PID, and ends with its stdin.
 MIDDLE = """
 import subprocess, sys
@@ -195,22 +196,53 @@ def test_an_ended_process_counts_once_whoever_waited_for_it() -> None:
 
 def test_work_outside_the_job_is_told_from_work_inside_it() -> None:
     with job() as (worker, processes):
-        meter = HostMeter(processes, Problems(), time.monotonic)
-        first = meter.read()
-        subprocess.run([sys.executable, "-c", BURN, "0.6"], check=True)
-        outside = meter.read()
-        machine_s = machine_cpu_s()
+        meter, processors = HostMeter(processes, Problems(), time.monotonic), Processors()
+        first, worked_s = meter.read(), processors.worked_s()
+        stranger = subprocess.Popen([sys.executable, "-c", REPORT, "1"], stdout=subprocess.PIPE, text=True)
         worker.do(f"child({BURN!r}, '0.6') and wait()")
-        inside = meter.read()
-        machine_s = machine_cpu_s() - machine_s
+        burnt_s = float(stranger.communicate()[0])
+        last, worked_s = meter.read(), processors.worked_s() - worked_s
         assert first is not None
-        assert outside is not None
-        assert inside is not None
+        assert last is not None
         assert first.outside_cpu_s == 0
-        assert outside.outside_cpu_s >= 0.5
-        tree_s = inside.tree_cpu_s - outside.tree_cpu_s
+        tree_s = last.tree_cpu_s - first.tree_cpu_s
         assert tree_s >= 0.5
-        assert inside.outside_cpu_s - outside.outside_cpu_s <= machine_s - tree_s + 0.1
+        assert last.outside_cpu_s / burnt_s >= 0.8
+        assert last.outside_cpu_s <= worked_s - tree_s + 0.1, "what the job did is not outside"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not tell which processors are ours")
+def test_only_the_processors_that_the_job_may_use_count() -> None:
+    allowed = os.sched_getaffinity(0)
+    mine = min(allowed)
+    try:
+        os.sched_setaffinity(0, {mine})
+        with job() as (_, processes):
+            meter, processors = HostMeter(processes, Problems(), time.monotonic), Processors()
+            assert meter.cores == 1
+            meter.read()
+            before_s, worked_s = time.monotonic(), processors.worked_s()
+            burnt_s = float(subprocess.check_output([sys.executable, "-c", REPORT, "0.6"]))
+            os.sched_setaffinity(0, allowed - {mine} or allowed)
+            elsewhere = [subprocess.Popen([sys.executable, "-c", BURN, "0.6"]) for _ in allowed]
+            reading = meter.read()
+            for process in elsewhere:
+                process.wait()
+            worked_s = processors.worked_s() - worked_s
+            assert worked_s <= time.monotonic() - before_s + 0.1, "one processor cannot do more"
+            assert reading is not None
+            assert reading.outside_cpu_s / burnt_s >= 0.8
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def test_processors_are_found_by_their_ids() -> None:
+    assert places({3, 1}, (0, 1, 2, 3)) == (1, 3)
+    assert places({3, 4}, (0, 1, 3, 4)) == (2, 3), "number 2 is switched off"
+    assert places({0, 1}, (0, 1)) is None, "it is the whole machine"
+    assert places({4, 5}, (0, 1)) is None, "a container that numbers its processors anew"
+    assert places(None, (0, 1)) is None
+    assert places({0}, ()) is None
 
 
 def test_ticks_between_two_clocks_are_no_work_and_a_drift_hides_none() -> None:

@@ -14,8 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-import psutil
-
 from zoo_bench.host import HostMeter, HostReading
 from zoo_bench.nvml import Device, Reading, open_nvml
 from zoo_bench.problems import Problems
@@ -119,7 +117,7 @@ class Observer:
         """Return all samples so far."""
         series = zip(self._devices, self._baselines, self._gpu_tables, strict=True)
         return Telemetry(
-            host=HostSeries(cores=psutil.cpu_count() or 1, **self._host_table.arrays()),
+            host=HostSeries(cores=self._host.cores if self._host else 1, **self._host_table.arrays()),
             gpus=tuple(_series(device, baseline, table) for device, baseline, table in series),
             sightings=_sightings(self._sightings.arrays()),
             list_times_s=self._lists.arrays()["time_s"],
