@@ -15,9 +15,12 @@ from zoo_bench.energy import energy
 from zoo_bench.events import Event
 from zoo_bench.measurements import GpuMemory, Memory
 from zoo_bench.memory import memory, training_end_s
-from zoo_bench.telemetry import GpuSeries, HostSeries, Owner, Sighting, Telemetry, floats
+from zoo_bench.telemetry import OWNERS, GpuSeries, HostSeries, Owner, ProcessSeries, Telemetry, floats
 
 NO_PID = 2**22 + 1
+
+
+Sighting = tuple[float, int | None, Owner, int]
 
 
 def telemetry(*gpus: GpuSeries, sightings: tuple[Sighting, ...] = (), host: tuple[float, ...] = ()) -> Telemetry:
@@ -26,8 +29,8 @@ def telemetry(*gpus: GpuSeries, sightings: tuple[Sighting, ...] = (), host: tupl
     return Telemetry(
         host=HostSeries(2, times, floats(host), floats([0] * len(host)), floats([0] * len(host))),
         gpus=gpus,
-        sightings=sightings,
-        list_times_s=floats(sorted({one.time_s for one in sightings})),
+        processes=tuple(process(sightings, pid) for pid in sorted({one[-1] for one in sightings})),
+        list_times_s=floats(sorted({one[0] for one in sightings})),
         problems=(),
         own_cpu_share=0.001,
     )
@@ -46,7 +49,13 @@ def series(used: tuple[float, ...] = (), baseline: float = math.nan, **columns: 
 
 
 def sighting(time_s: float, used: int | None, owner: Owner = "job", pid: int = 7) -> Sighting:
-    return Sighting(time_s, 0, pid, used, owner)
+    return time_s, used, owner, pid
+
+
+def process(sightings: tuple[Sighting, ...], pid: int) -> ProcessSeries:
+    times_s, used, owners, _ = zip(*(one for one in sightings if one[-1] == pid), strict=True)
+    held = floats([math.nan if one is None else one for one in used])
+    return ProcessSeries(0, pid, floats(times_s), held, np.array([OWNERS.index(one) for one in owners], dtype=np.int8))
 
 
 def step(**fields: float) -> Event:

@@ -26,7 +26,7 @@ from zoo_bench.host import HostMeter, OutsideCpu, Processors, ProcessTimes, Tree
 from zoo_bench.problems import Problems
 from zoo_bench.processes import JobProcesses
 from zoo_bench.sampler import Sampler, Ticker
-from zoo_bench.telemetry import ClocksEvent
+from zoo_bench.telemetry import OWNERS, ClocksEvent
 
 NO_PID = 2**22 + 1  # above what Linux gives to any process
 
@@ -361,7 +361,11 @@ def test_a_live_job_on_a_node_is_sampled_and_the_file_tells_the_same(tmp_path: P
     assert 0 < seen.own_cpu_share < 1
     assert [gpu.baseline_bytes for gpu in seen.gpus] == [0.5 * GIB, 1.5 * GIB]
     assert [gpu.used_bytes.max() for gpu in seen.gpus] == [3.5 * GIB, 4.5 * GIB]
-    assert {(one.gpu, one.owner, one.memory_bytes) for one in seen.sightings} == {
+    assert {
+        (one.gpu, OWNERS[owner], held)
+        for one in seen.processes
+        for owner, held in zip(one.owners, one.memory_bytes, strict=True)
+    } == {
         (0, "job", 3 * GIB),
         (1, "job", 3 * GIB),
         (1, "foreign", GIB),
@@ -380,7 +384,7 @@ def test_a_live_job_on_a_node_is_sampled_and_the_file_tells_the_same(tmp_path: P
         seen.host.tree_cpu_s.tolist()
     )
     assert [line["list_time_s"] for line in lines if "processes" in line] == seen.list_times_s.tolist()
-    assert sum(len(line.get("processes", ())) for line in lines) == len(seen.sightings)
+    assert sum(len(line.get("processes", ())) for line in lines) == sum(len(one.time_s) for one in seen.processes)
 
 
 def test_a_file_that_cannot_be_written_is_a_reason(tmp_path: Path) -> None:
@@ -400,7 +404,7 @@ def test_without_gpus_nvml_is_not_asked_for(tmp_path: Path) -> None:
         time.sleep(0.3)
         worker.end()
     seen = sampler.telemetry()
-    assert (seen.gpus, seen.sightings, seen.problems) == ((), (), ())
+    assert (seen.gpus, seen.processes, seen.problems) == ((), (), ())
     assert np.nanmax(seen.host.tree_bytes) > 2**20
     assert (np.diff(seen.host.tree_cpu_s) >= 0).all()
     assert (np.diff(seen.host.outside_cpu_s) >= 0).all()
@@ -510,7 +514,7 @@ def test_the_owner_of_what_nvml_lists(tmp_path: Path) -> None:
     )
     seen = watch(tmp_path, node, lists_s=grid(10, 1), child_s=2.5)
     owners = {
-        time_s: " ".join(sorted(one.owner for one in seen.sightings if one.time_s == time_s))
+        time_s: " ".join(sorted(OWNERS[owner] for one in seen.processes for owner in one.owners[one.time_s == time_s]))
         for time_s in seen.list_times_s
     }
     assert owners == {
@@ -519,15 +523,16 @@ def test_the_owner_of_what_nvml_lists(tmp_path: Path) -> None:
         **dict.fromkeys((4, 5, 6), "foreign job job"),
         **dict.fromkeys((8, 9, 10), "job job unknown"),
     }
-    assert {one.pid for one in seen.sightings if one.owner == "foreign"} == {os.getpid()}
+    assert {one.pid for one in seen.processes if one.found("foreign").any()} == {os.getpid()}
 
 
-def test_hidden_process_memory_is_none_and_so_is_nothing(tmp_path: Path) -> None:
+def test_hidden_process_memory_is_nan_and_so_is_nothing(tmp_path: Path) -> None:
     mine = tmp_path / "worker.pid"
     hidden = Gpu(processes=(Process(Curve.constant(GIB), pid_file=mine),), not_supported=("process_memory",))
     empty = Gpu(processes=(Process(Curve.constant(0), pid_file=mine),))
     seen = watch(tmp_path, Scenario(gpus=(hidden, empty)), lists_s=(1,))
-    assert [(one.gpu, one.memory_bytes, one.owner) for one in seen.sightings] == [(0, None, "job"), (1, None, "job")]
+    assert [one.gpu for one in seen.processes] == [0, 1]
+    assert all(np.isnan(one.memory_bytes).all() and one.found("job").all() for one in seen.processes)
 
 
 def test_mig_is_told(tmp_path: Path) -> None:
