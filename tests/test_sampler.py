@@ -22,6 +22,7 @@ from simulated_node.curve import Curve
 from simulated_node.node import GIB, Failure, Gpu, Process, Scenario, run_python
 from watching import grid, library_beside, watch
 
+from zoo_bench.foreign import judge_processes
 from zoo_bench.host import HostMeter, OutsideCpu, Processors, ProcessTimes, TreeCpu, places
 from zoo_bench.problems import Problems
 from zoo_bench.processes import JobProcesses
@@ -535,9 +536,14 @@ def test_hidden_process_memory_is_nan_and_so_is_nothing(tmp_path: Path) -> None:
     assert all(np.isnan(one.memory_bytes).all() and one.found("job").all() for one in seen.processes)
 
 
-def test_mig_is_told(tmp_path: Path) -> None:
-    seen = watch(tmp_path, Scenario(gpus=(Gpu(mig=Curve.constant(1)), Gpu())), devices_s=(0, 1))
-    assert seen.problems[0] == "GPU 0: MIG is on: figures are of the whole device, not of the instance"
+def test_with_mig_no_process_is_a_stranger_and_that_is_told(tmp_path: Path) -> None:
+    neighbour = Process(Curve.constant(GIB), pid=os.getpid())
+    node = Scenario(gpus=(Gpu(mig=Curve.constant(1), processes=(neighbour,)), Gpu(processes=(neighbour,))))
+    seen = watch(tmp_path, node, devices_s=(0, 1), lists_s=(0, 1))
+    assert [gpu.mig for gpu in seen.gpus] == [True, False]
+    noise, _ = judge_processes([], seen, [(0, 1)])
+    assert [(one.kind, one.gpu) for one in noise] == [("foreign_process", 1)]
+    assert seen.problems[0].startswith("GPU 0: MIG is on: figures are of the whole device, not of the instance")
     assert not any(problem.startswith("GPU 1") for problem in seen.problems)
     assert np.isfinite(seen.gpus[0].used_bytes).all()
 

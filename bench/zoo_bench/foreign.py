@@ -5,6 +5,9 @@ process's. Where none of the job's processes was seen on a GPU, one of these mus
 follows what the job's allocator said it had reserved, plus a CUDA context. Where the allocator said nothing, a lone PID
 that came after the job began is taken for it. Every other one is a stranger, if it was seen twice: a process that ended
 between two looks, such as a child of the job's own, cannot be told from it.
+
+A GPU that is divided (MIG) lists the processes of all its instances, most of which disturb nothing here: no strangers
+are told of there.
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ def judge_processes(
         own = _hidden_own(events, rank, seen, telemetry.list_times_s[:1])
         if own is not None:
             hidden.add(own.pid)
+        if gpu.mig:
+            continue
         noise += [
             _evidence(one) for one in seen if one is not own and _is_stranger(one) and _overlaps(one, timed, reach_s)
         ]

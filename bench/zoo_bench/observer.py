@@ -156,6 +156,7 @@ def _series(device: Device, baseline_bytes: float, table: Table) -> GpuSeries:
         temperature_c=columns["temperature_c"],
         utilization=columns["utilization"],
         clocks_events=columns["clocks_events"].astype("int64"),
+        mig=device.mig,
     )
 
 

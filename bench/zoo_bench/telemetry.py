@@ -38,7 +38,8 @@ class GpuSeries:
     """One GPU of the job. `energy_j` is NVML's counter, which only grows; `utilization` is a fraction.
 
     `clocks_events` holds `ClocksEvent` bits, -1 where they could not be had. `baseline_bytes` is the device's memory
-    in use before the job was launched.
+    in use before the job was launched. With `mig` it is divided into instances: figures are of the whole device, and
+    its list has the processes of all of them.
     """
 
     index: int
@@ -52,6 +53,7 @@ class GpuSeries:
     temperature_c: Floats
     utilization: Floats
     clocks_events: NDArray[np.int64]
+    mig: bool = False
 
 
 @dataclass(frozen=True)
