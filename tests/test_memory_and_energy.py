@@ -13,8 +13,9 @@ from watching import grid, watch
 
 from zoo_bench.energy import energy
 from zoo_bench.events import Event
-from zoo_bench.measurements import GpuMemory, Memory
+from zoo_bench.measurements import GpuMemory, Memory, SamplingPeriod
 from zoo_bench.memory import memory, training_end_s
+from zoo_bench.sampling import sampling
 from zoo_bench.telemetry import OWNERS, GpuSeries, HostSeries, Owner, ProcessSeries, Telemetry, floats
 
 NO_PID = 2**22 + 1
@@ -169,6 +170,23 @@ def test_the_peak_is_exact_to_the_sample_that_contains_it(tmp_path: Path) -> Non
         assert gpu.nvml_delta_bytes == pytest.approx(used.max() - truth.baseline_bytes, abs=2)
         assert gpu.nvml_process_bytes == pytest.approx(sum(np.floor(one.at(listed)) for one in curves).max(), abs=2)
     assert found.problems == ()
+
+
+# How often
+
+
+def test_the_periods_that_were_kept_are_those_of_the_worst_gpu() -> None:
+    punctual = series(time_s=(0.0, 1.0, 2.0, 3.0))
+    late = series(time_s=(0.0, 2.0, 4.0, 9.0))
+    found = sampling(telemetry(punctual, late, host=(5, 5, 5), sightings=(sighting(0, 1), sighting(1.5, 1))))
+    assert found.gpus == SamplingPeriod(median_s=2, largest_s=5)
+    assert found.processes == SamplingPeriod(median_s=1.5, largest_s=1.5)
+    assert found.host == SamplingPeriod(median_s=1, largest_s=1)
+
+
+def test_what_was_not_sampled_twice_has_no_period() -> None:
+    found = sampling(telemetry(host=(5,)))
+    assert (found.gpus, found.processes, found.host) == (None, None, None)
 
 
 # Energy
