@@ -13,11 +13,15 @@ from watching import grid, watch
 
 from zoo_bench.energy import energy
 from zoo_bench.events import Event
-from zoo_bench.measurements import GpuMemory, Memory
+from zoo_bench.measurements import GpuMemory, Memory, SamplingPeriod
 from zoo_bench.memory import memory, training_end_s
-from zoo_bench.telemetry import GpuSeries, HostSeries, Owner, Sighting, Telemetry, floats
+from zoo_bench.sampling import sampling
+from zoo_bench.telemetry import OWNERS, GpuSeries, HostSeries, Owner, ProcessSeries, Telemetry, floats
 
 NO_PID = 2**22 + 1
+
+
+Sighting = tuple[float, int | None, Owner, int]
 
 
 def telemetry(*gpus: GpuSeries, sightings: tuple[Sighting, ...] = (), host: tuple[float, ...] = ()) -> Telemetry:
@@ -26,8 +30,8 @@ def telemetry(*gpus: GpuSeries, sightings: tuple[Sighting, ...] = (), host: tupl
     return Telemetry(
         host=HostSeries(2, times, floats(host), floats([0] * len(host)), floats([0] * len(host))),
         gpus=gpus,
-        sightings=sightings,
-        list_times_s=floats(sorted({one.time_s for one in sightings})),
+        processes=tuple(process(sightings, pid) for pid in sorted({one[-1] for one in sightings})),
+        list_times_s=floats(sorted({one[0] for one in sightings})),
         problems=(),
         own_cpu_share=0.001,
     )
@@ -46,7 +50,13 @@ def series(used: tuple[float, ...] = (), baseline: float = math.nan, **columns: 
 
 
 def sighting(time_s: float, used: int | None, owner: Owner = "job", pid: int = 7) -> Sighting:
-    return Sighting(time_s, 0, pid, used, owner)
+    return time_s, used, owner, pid
+
+
+def process(sightings: tuple[Sighting, ...], pid: int) -> ProcessSeries:
+    times_s, used, owners, _ = zip(*(one for one in sightings if one[-1] == pid), strict=True)
+    held = floats([math.nan if one is None else one for one in used])
+    return ProcessSeries(0, pid, floats(times_s), held, np.array([OWNERS.index(one) for one in owners], dtype=np.int8))
 
 
 def step(**fields: float) -> Event:
@@ -160,6 +170,23 @@ def test_the_peak_is_exact_to_the_sample_that_contains_it(tmp_path: Path) -> Non
         assert gpu.nvml_delta_bytes == pytest.approx(used.max() - truth.baseline_bytes, abs=2)
         assert gpu.nvml_process_bytes == pytest.approx(sum(np.floor(one.at(listed)) for one in curves).max(), abs=2)
     assert found.problems == ()
+
+
+# How often
+
+
+def test_the_periods_that_were_kept_are_those_of_the_worst_gpu() -> None:
+    punctual = series(time_s=(0.0, 1.0, 2.0, 3.0))
+    late = series(time_s=(0.0, 2.0, 4.0, 9.0))
+    found = sampling(telemetry(punctual, late, host=(5, 5, 5), sightings=(sighting(0, 1), sighting(1.5, 1))))
+    assert found.gpus == SamplingPeriod(median_s=2, largest_s=5)
+    assert found.processes == SamplingPeriod(median_s=1.5, largest_s=1.5)
+    assert found.host == SamplingPeriod(median_s=1, largest_s=1)
+
+
+def test_what_was_not_sampled_twice_has_no_period() -> None:
+    found = sampling(telemetry(host=(5,)))
+    assert (found.gpus, found.processes, found.host) == (None, None, None)
 
 
 # Energy

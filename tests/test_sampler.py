@@ -22,11 +22,12 @@ from simulated_node.curve import Curve
 from simulated_node.node import GIB, Failure, Gpu, Process, Scenario, run_python
 from watching import grid, library_beside, watch
 
-from zoo_bench.host import HostMeter, OutsideCpu, ProcessTimes, TreeCpu, machine_cpu_s
+from zoo_bench.foreign import judge_processes
+from zoo_bench.host import HostMeter, OutsideCpu, Processors, ProcessTimes, TreeCpu, places
 from zoo_bench.problems import Problems
 from zoo_bench.processes import JobProcesses
 from zoo_bench.sampler import Sampler, Ticker
-from zoo_bench.telemetry import ClocksEvent
+from zoo_bench.telemetry import OWNERS, ClocksEvent
 
 NO_PID = 2**22 + 1  # above what Linux gives to any process
 
@@ -44,6 +45,7 @@ for line in sys.stdin:
     print(eval(line), flush=True)
 """
 BURN = "import time, sys\nwhile time.process_time() < float(sys.argv[1]): pass\n"
+REPORT = BURN + "print(time.process_time())"
 # Starts one that burns CPU time and then sleeps, in a session of its own; prints its PID, and ends with its stdin.
 MIDDLE = """
 import subprocess, sys
@@ -195,22 +197,53 @@ def test_an_ended_process_counts_once_whoever_waited_for_it() -> None:
 
 def test_work_outside_the_job_is_told_from_work_inside_it() -> None:
     with job() as (worker, processes):
-        meter = HostMeter(processes, Problems(), time.monotonic)
-        first = meter.read()
-        subprocess.run([sys.executable, "-c", BURN, "0.6"], check=True)
-        outside = meter.read()
-        machine_s = machine_cpu_s()
+        meter, processors = HostMeter(processes, Problems(), time.monotonic), Processors()
+        first, worked_s = meter.read(), processors.worked_s()
+        stranger = subprocess.Popen([sys.executable, "-c", REPORT, "1"], stdout=subprocess.PIPE, text=True)
         worker.do(f"child({BURN!r}, '0.6') and wait()")
-        inside = meter.read()
-        machine_s = machine_cpu_s() - machine_s
+        burnt_s = float(stranger.communicate()[0])
+        last, worked_s = meter.read(), processors.worked_s() - worked_s
         assert first is not None
-        assert outside is not None
-        assert inside is not None
+        assert last is not None
         assert first.outside_cpu_s == 0
-        assert outside.outside_cpu_s >= 0.5
-        tree_s = inside.tree_cpu_s - outside.tree_cpu_s
+        tree_s = last.tree_cpu_s - first.tree_cpu_s
         assert tree_s >= 0.5
-        assert inside.outside_cpu_s - outside.outside_cpu_s <= machine_s - tree_s + 0.1
+        assert last.outside_cpu_s / burnt_s >= 0.8
+        assert last.outside_cpu_s <= worked_s - tree_s + 0.1, "what the job did is not outside"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not tell which processors are ours")
+def test_only_the_processors_that_the_job_may_use_count() -> None:
+    allowed = os.sched_getaffinity(0)
+    mine = min(allowed)
+    try:
+        os.sched_setaffinity(0, {mine})
+        with job() as (_, processes):
+            meter, processors = HostMeter(processes, Problems(), time.monotonic), Processors()
+            assert meter.cores == 1
+            meter.read()
+            before_s, worked_s = time.monotonic(), processors.worked_s()
+            burnt_s = float(subprocess.check_output([sys.executable, "-c", REPORT, "0.6"]))
+            os.sched_setaffinity(0, allowed - {mine} or allowed)
+            elsewhere = [subprocess.Popen([sys.executable, "-c", BURN, "0.6"]) for _ in allowed]
+            reading = meter.read()
+            for process in elsewhere:
+                process.wait()
+            worked_s = processors.worked_s() - worked_s
+            assert worked_s <= time.monotonic() - before_s + 0.1, "one processor cannot do more"
+            assert reading is not None
+            assert reading.outside_cpu_s / burnt_s >= 0.8
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def test_processors_are_found_by_their_ids() -> None:
+    assert places({3, 1}, (0, 1, 2, 3)) == (1, 3)
+    assert places({3, 4}, (0, 1, 3, 4)) == (2, 3), "number 2 is switched off"
+    assert places({0, 1}, (0, 1)) is None, "it is the whole machine"
+    assert places({4, 5}, (0, 1)) is None, "a container that numbers its processors anew"
+    assert places(None, (0, 1)) is None
+    assert places({0}, ()) is None
 
 
 def test_ticks_between_two_clocks_are_no_work_and_a_drift_hides_none() -> None:
@@ -329,7 +362,11 @@ def test_a_live_job_on_a_node_is_sampled_and_the_file_tells_the_same(tmp_path: P
     assert 0 < seen.own_cpu_share < 1
     assert [gpu.baseline_bytes for gpu in seen.gpus] == [0.5 * GIB, 1.5 * GIB]
     assert [gpu.used_bytes.max() for gpu in seen.gpus] == [3.5 * GIB, 4.5 * GIB]
-    assert {(one.gpu, one.owner, one.memory_bytes) for one in seen.sightings} == {
+    assert {
+        (one.gpu, OWNERS[owner], held)
+        for one in seen.processes
+        for owner, held in zip(one.owners, one.memory_bytes, strict=True)
+    } == {
         (0, "job", 3 * GIB),
         (1, "job", 3 * GIB),
         (1, "foreign", GIB),
@@ -348,7 +385,7 @@ def test_a_live_job_on_a_node_is_sampled_and_the_file_tells_the_same(tmp_path: P
         seen.host.tree_cpu_s.tolist()
     )
     assert [line["list_time_s"] for line in lines if "processes" in line] == seen.list_times_s.tolist()
-    assert sum(len(line.get("processes", ())) for line in lines) == len(seen.sightings)
+    assert sum(len(line.get("processes", ())) for line in lines) == sum(len(one.time_s) for one in seen.processes)
 
 
 def test_a_file_that_cannot_be_written_is_a_reason(tmp_path: Path) -> None:
@@ -368,7 +405,7 @@ def test_without_gpus_nvml_is_not_asked_for(tmp_path: Path) -> None:
         time.sleep(0.3)
         worker.end()
     seen = sampler.telemetry()
-    assert (seen.gpus, seen.sightings, seen.problems) == ((), (), ())
+    assert (seen.gpus, seen.processes, seen.problems) == ((), (), ())
     assert np.nanmax(seen.host.tree_bytes) > 2**20
     assert (np.diff(seen.host.tree_cpu_s) >= 0).all()
     assert (np.diff(seen.host.outside_cpu_s) >= 0).all()
@@ -478,7 +515,7 @@ def test_the_owner_of_what_nvml_lists(tmp_path: Path) -> None:
     )
     seen = watch(tmp_path, node, lists_s=grid(10, 1), child_s=2.5)
     owners = {
-        time_s: " ".join(sorted(one.owner for one in seen.sightings if one.time_s == time_s))
+        time_s: " ".join(sorted(OWNERS[owner] for one in seen.processes for owner in one.owners[one.time_s == time_s]))
         for time_s in seen.list_times_s
     }
     assert owners == {
@@ -487,20 +524,26 @@ def test_the_owner_of_what_nvml_lists(tmp_path: Path) -> None:
         **dict.fromkeys((4, 5, 6), "foreign job job"),
         **dict.fromkeys((8, 9, 10), "job job unknown"),
     }
-    assert {one.pid for one in seen.sightings if one.owner == "foreign"} == {os.getpid()}
+    assert {one.pid for one in seen.processes if one.found("foreign").any()} == {os.getpid()}
 
 
-def test_hidden_process_memory_is_none_and_so_is_nothing(tmp_path: Path) -> None:
+def test_hidden_process_memory_is_nan_and_so_is_nothing(tmp_path: Path) -> None:
     mine = tmp_path / "worker.pid"
     hidden = Gpu(processes=(Process(Curve.constant(GIB), pid_file=mine),), not_supported=("process_memory",))
     empty = Gpu(processes=(Process(Curve.constant(0), pid_file=mine),))
     seen = watch(tmp_path, Scenario(gpus=(hidden, empty)), lists_s=(1,))
-    assert [(one.gpu, one.memory_bytes, one.owner) for one in seen.sightings] == [(0, None, "job"), (1, None, "job")]
+    assert [one.gpu for one in seen.processes] == [0, 1]
+    assert all(np.isnan(one.memory_bytes).all() and one.found("job").all() for one in seen.processes)
 
 
-def test_mig_is_told(tmp_path: Path) -> None:
-    seen = watch(tmp_path, Scenario(gpus=(Gpu(mig=Curve.constant(1)), Gpu())), devices_s=(0, 1))
-    assert seen.problems[0] == "GPU 0: MIG is on: figures are of the whole device, not of the instance"
+def test_with_mig_no_process_is_a_stranger_and_that_is_told(tmp_path: Path) -> None:
+    neighbour = Process(Curve.constant(GIB), pid=os.getpid())
+    node = Scenario(gpus=(Gpu(mig=Curve.constant(1), processes=(neighbour,)), Gpu(processes=(neighbour,))))
+    seen = watch(tmp_path, node, devices_s=(0, 1), lists_s=(0, 1))
+    assert [gpu.mig for gpu in seen.gpus] == [True, False]
+    noise, _ = judge_processes([], seen, [(0, 1)])
+    assert [(one.kind, one.gpu) for one in noise] == [("foreign_process", 1)]
+    assert seen.problems[0].startswith("GPU 0: MIG is on: figures are of the whole device, not of the instance")
     assert not any(problem.startswith("GPU 1") for problem in seen.problems)
     assert np.isfinite(seen.gpus[0].used_bytes).all()
 

@@ -1,6 +1,6 @@
-"""Memory and CPU time of the job's processes, and the CPU time that the machine spends on anything else.
+"""Memory and CPU time of the job's processes, and the CPU time that their processors spend on anything else.
 
-The system counts CPU time in clock ticks, of 10 ms as a rule, for each process and for the whole machine, and not both
+The system counts CPU time in clock ticks, of 10 ms as a rule, for each process and for each processor, and not both
 at the same instant. So a difference over an interval is good to about a tick for each process and each core; over
 seconds that is little, over a tenth of one it is not.
 """
@@ -8,10 +8,12 @@ seconds that is little, over a tenth of one it is not.
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -22,7 +24,7 @@ from zoo_bench.processes import JobProcesses, Member
 MEMORY_SHARE = 0.01
 # A resident size so much above all that went before is worth reading the proportional one at once.
 GROWTH = 1.02
-# How much less than its processes a machine may seem to have done, in seconds a core, before that is forgotten.
+# How much less than its processes the processors may seem to have done, in seconds a core, before that is forgotten.
 DEBT_S = 0.05
 TICKS_S = 0.03
 
@@ -56,21 +58,26 @@ class HostMeter:
         self._processes = processes
         self._clock = clock
         self._tree_cpu = TreeCpu()
-        self._outside_cpu = OutsideCpu(psutil.cpu_count() or 1)
+        self._processors = Processors()
+        self._outside_cpu = OutsideCpu(self._processors.count)
         self._memory = TreeMemory()
-        self._told = machine_cpu_s() > 0
-        if not self._told:
+        if math.isnan(self._processors.worked_s()):
             problems.add("machine CPU", "this system does not tell what its processors do as a whole")
+
+    @property
+    def cores(self) -> int:
+        """How many processors the job may use."""
+        return self._processors.count
 
     def read(self) -> HostReading | None:
         """Return the figures of this moment; None when no process of the job is left."""
         members = self._processes.refresh()
         if not members:
             return None
-        # The machine before the processes: what they do in between then is a debt, and not someone else's work.
-        machine_s, harness_s = machine_cpu_s(), time.process_time()
+        # The processors before the processes: what they do in between then is a debt, and not someone else's work.
+        worked_s, harness_s = self._processors.worked_s(), time.process_time()
         tree_s = self._tree_cpu.add({pid: times for pid, one in members.items() if (times := _times(one)) is not None})
-        outside_s = self._outside_cpu.add(machine_s, tree_s + harness_s) if self._told else math.nan
+        outside_s = math.nan if math.isnan(worked_s) else self._outside_cpu.add(worked_s, tree_s + harness_s)
         return HostReading(self._memory.read(members, self._clock), tree_s, outside_s)
 
 
@@ -109,9 +116,9 @@ class TreeCpu:
 
 
 class OutsideCpu:
-    """CPU seconds of the machine that are not explained, cumulative from the first reading on; it never falls.
+    """CPU seconds of the processors that are not explained, cumulative from the first reading on; it never falls.
 
-    The two sides are counted apart and differ by some ticks either way. A reading in which the machine seems to have
+    The two sides are counted apart and differ by some ticks either way. A reading in which they seem to have
     done too little is therefore a debt of the next ones, up to a limit: the counts may also drift apart for good, and
     hours of that must not hide a later load.
     """
@@ -122,9 +129,9 @@ class OutsideCpu:
         self._debt_s = 0.0
         self._total_s = 0.0
 
-    def add(self, machine_s: float, explained_s: float) -> float:
-        """Take the machine's CPU seconds and those of the job and the harness; return the rest."""
-        unexplained_s = machine_s - explained_s
+    def add(self, worked_s: float, explained_s: float) -> float:
+        """Take the processors' CPU seconds and those of the job and the harness; return the rest."""
+        unexplained_s = worked_s - explained_s
         if self._last is not None:
             more_s = unexplained_s - self._last - self._debt_s
             self._total_s += max(0.0, more_s)
@@ -152,12 +159,57 @@ class TreeMemory:
         return float(proportional) if proportional else math.nan
 
 
-def machine_cpu_s() -> float:
-    """Return the seconds that all processors together have worked since the machine was started; 0 if it is not told.
+class Processors:
+    """The processors that the job may use: those of this process, which the worker inherits.
 
-    Stolen time counts, waiting for a disk does not; a guest's time is part of `user`.
+    Slurm and Kubernetes give a job some of a node's processors. What a neighbour does on its own spoils nothing, and a
+    stranger on ours must not vanish in the size of the machine. Where the system does not tell which are ours, or does
+    not number them alike everywhere, it is the whole machine.
     """
-    times = psutil.cpu_times()
+
+    def __init__(self) -> None:
+        listed = _listed()
+        self._places = places(_allowed(), listed)
+        self._listed = len(listed)
+        self.count = len(self._places) if self._places else psutil.cpu_count() or 1
+
+    def worked_s(self) -> float:
+        """Return the seconds that they together have worked since the machine was started; NaN if it is not told."""
+        if self._places is None:
+            return _worked_s(psutil.cpu_times()) or math.nan
+        each = psutil.cpu_times(percpu=True)
+        if len(each) != self._listed:  # one was switched off or on since: its place in the list is no longer known
+            return math.nan
+        return math.fsum(_worked_s(each[place]) for place in self._places) or math.nan
+
+
+def places(allowed: Collection[int] | None, listed: Sequence[int]) -> tuple[int, ...] | None:
+    """Return where in the list of processors the allowed ones stand; None for all of them, or where that is not known.
+
+    An id is a place in the list only while every processor is switched on, and in some containers the list is numbered
+    anew from 0.
+    """
+    if not allowed or not set(allowed) < set(listed):
+        return None
+    return tuple(listed.index(one) for one in sorted(allowed))
+
+
+def _allowed() -> Collection[int] | None:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+
+
+def _listed() -> list[int]:
+    """Return the ids of the processors in the order in which the system, and so psutil, lists their times."""
+    try:
+        lines = Path("/proc/stat").read_text().splitlines()
+    except OSError:
+        return []
+    names = [line.split(maxsplit=1)[0] for line in lines if line.startswith("cpu")]
+    return [int(name[3:]) for name in names if name[3:].isdigit()]
+
+
+def _worked_s(times: Any) -> float:
+    """Stolen time counts, waiting for a disk does not; a guest's time is part of `user`."""
     names = ("user", "nice", "system", "irq", "softirq", "steal")
     return math.fsum(getattr(times, name, 0.0) for name in names)
 

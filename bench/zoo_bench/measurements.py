@@ -1,6 +1,7 @@
 """What a run measured, as its record keeps it. Values only: seconds, bytes, joules, fractions.
 
-What they mean, and how they are come by, is told where they are made: timing.py, memory.py, energy.py.
+What they mean, and how they are come by, is told where they are made: timing.py, memory.py, energy.py,
+sampling.py.
 """
 
 from __future__ import annotations
@@ -135,6 +136,24 @@ class Energy(Strict):
     gpus: int
 
 
+class SamplingPeriod(Strict):
+    """Seconds from one sample to the next, whether or not it told everything: the middle one and the largest."""
+
+    median_s: Amount
+    largest_s: Amount
+
+
+class Sampling(Strict):
+    """How often the job was looked at from outside; of several GPUs the one that was looked at least.
+
+    None where there were no two samples.
+    """
+
+    gpus: SamplingPeriod | None = None
+    processes: SamplingPeriod | None = None
+    host: SamplingPeriod | None = None
+
+
 class Measurements(Strict):
     """Everything a run measured; None for what it did not."""
 
@@ -143,4 +162,5 @@ class Measurements(Strict):
     memory: Memory | None = None
     energy: Energy | None = None
     sampler_cpu_share: float | None = Field(default=None, description="CPU seconds of sampling per second of the job")
+    sampling: Sampling | None = None
     scores: CocoScores | None = None

@@ -10,14 +10,14 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from zoo_bench.events import Event
 from zoo_bench.measurements import AllocatorPeak, GpuMemory, Memory
-from zoo_bench.telemetry import Floats, GpuSeries, Sighting, Telemetry
+from zoo_bench.telemetry import Floats, GpuSeries, ProcessSeries, Telemetry, floats
 
 
 def training_end_s(events: Sequence[Event]) -> float:
@@ -39,7 +39,7 @@ def memory(
     problems: list[str] = []
     gpus = []
     for gpu in telemetry.gpus:
-        seen = [one for one in telemetry.sightings if one.gpu == gpu.index and one.time_s <= until_s]
+        seen = [_until(one, until_s) for one in telemetry.processes if one.gpu == gpu.index]
         process_bytes, problem = _process_peak(gpu.index, seen, len(lists), hidden_own)
         problems += [problem] if problem else []
         gpus.append(_gpu_peaks(gpu, until_s, process_bytes))
@@ -71,25 +71,35 @@ def _peak(values: Floats, times_s: Floats, until_s: float) -> int | None:
     return int(chosen.max()) if chosen.size else None
 
 
+def _until(one: ProcessSeries, until_s: float) -> ProcessSeries:
+    """Return the start of a series, without a copy of it."""
+    end = int(np.searchsorted(one.time_s, until_s, side="right"))
+    return replace(one, time_s=one.time_s[:end], memory_bytes=one.memory_bytes[:end], owners=one.owners[:end])
+
+
 def _process_peak(
-    gpu: int, seen: Sequence[Sighting], lists: int, hidden_own: frozenset[int]
+    gpu: int, seen: Sequence[ProcessSeries], lists: int, hidden_own: frozenset[int]
 ) -> tuple[int | None, str | None]:
     """Return the highest sum over one list, and the reason why that is not known, or not of all lists."""
-    own: dict[float, list[int | None]] = defaultdict(list)
-    for one in seen:
-        if one.owner == "job" or one.pid in hidden_own:
-            own[one.time_s].append(one.memory_bytes)
-    sums = [
-        sum(known) for parts in own.values() if len(known := [part for part in parts if part is not None]) == len(parts)
-    ]
-    peak = max(sums, default=None)
-    if len(sums) < len(own):
-        return peak, f"GPU {gpu}: per-process memory: N/A in {len(own) - len(sums)} of {len(own)} lists"
+    sums = _list_sums(seen, hidden_own)
+    known = sums[np.isfinite(sums)]
+    peak = int(known.max()) if known.size else None
+    if known.size < sums.size:
+        return peak, f"GPU {gpu}: per-process memory: N/A in {sums.size - known.size} of {sums.size} lists"
     if peak is not None:
         return peak, None
-    if any(one.owner == "unknown" for one in seen):
+    if any(one.found("unknown").any() for one in seen):
         return None, f"GPU {gpu}: per-process memory: NVML names PIDs that this machine does not have (a container?)"
     return None, f"GPU {gpu}: per-process memory: NVML names no process of the job in {lists} lists"
+
+
+def _list_sums(seen: Sequence[ProcessSeries], hidden_own: frozenset[int]) -> Floats:
+    """Sum up the job's processes for every list that has one of them; NaN where the memory of one is not told."""
+    own = [(one, one.found("job") | (one.pid in hidden_own)) for one in seen]
+    times_s = np.concatenate([floats(()), *(one.time_s[mine] for one, mine in own)])
+    held = np.concatenate([floats(()), *(one.memory_bytes[mine] for one, mine in own)])
+    taken_s, places = np.unique(times_s, return_inverse=True)
+    return np.asarray(np.bincount(places, weights=held, minlength=len(taken_s)), dtype=np.float64)
 
 
 def _allocator(events: Sequence[Event]) -> tuple[AllocatorPeak, ...]:

@@ -88,7 +88,7 @@ class Device:
         self._lost = self._handle is None
         self.index = index
         self.uuid = str(self._ask("UUID", lambda: nvml.nvmlDeviceGetUUID(self._handle)) or "")
-        self._look_at_mig()
+        self.mig = self._look_at_mig()
 
     def used_bytes(self) -> float:
         """Memory in use on the whole device, by any process and the driver."""
@@ -140,17 +140,20 @@ class Device:
     def _clocks_throttle_reasons(self) -> int:
         return int(self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle))
 
-    def _look_at_mig(self) -> None:
+    def _look_at_mig(self) -> bool:
         if self._lost:
-            return
+            return False
         try:
             current, _pending = self._nvml.nvmlDeviceGetMigMode(self._handle)
         except self._errors:  # most GPUs cannot be divided, and then none is
-            return
+            return False
         if current == MIG_ENABLED:
             self._problems.add(
-                (self._name, "MIG"), f"{self._name}: MIG is on: figures are of the whole device, not of the instance"
+                (self._name, "MIG"),
+                f"{self._name}: MIG is on: figures are of the whole device, not of the instance, and other processes "
+                "are not looked for",
             )
+        return bool(current == MIG_ENABLED)
 
     def _figure(self, quantity: str, read: Callable[[], float]) -> float:
         value = self._ask(quantity, read)

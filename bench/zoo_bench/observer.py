@@ -14,19 +14,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-import psutil
-
 from zoo_bench.host import HostMeter, HostReading
 from zoo_bench.nvml import Device, Reading, open_nvml
 from zoo_bench.problems import Problems
 from zoo_bench.processes import JobProcesses
 from zoo_bench.samplefile import SampleFile, Table, row
-from zoo_bench.telemetry import Floats, GpuSeries, HostSeries, Owner, Sighting, Telemetry
+from zoo_bench.telemetry import OWNERS, GpuSeries, HostSeries, ProcessSeries, Telemetry
 
 GPU_COLUMNS = ("time_s", *Reading._fields)
 HOST_COLUMNS = ("time_s", *HostReading._fields)
-SIGHTING_COLUMNS = ("time_s", "gpu", "pid", "memory_bytes", "owner")
-OWNERS: tuple[Owner, ...] = ("job", "foreign", "unknown")
+PROCESS_COLUMNS = ("time_s", "memory_bytes", "owner")
 
 
 class Observer:
@@ -51,7 +48,7 @@ class Observer:
         self._gpu_tables = tuple(Table(GPU_COLUMNS) for _ in self._devices)
         self._host_table = Table(HOST_COLUMNS)
         self._lists = Table(("time_s",))
-        self._sightings = Table(SIGHTING_COLUMNS)
+        self._process_tables: dict[tuple[int, int], Table] = {}
         self._host: HostMeter | None = None
         self._file: SampleFile | None = None
 
@@ -92,7 +89,8 @@ class Observer:
         self._processes.refresh()
         found = [(gpu, pid, used, self._processes.owner(pid)) for gpu, pid, used in listed]
         for gpu, pid, used, owner in found:
-            self._sightings.append((taken_s, gpu, pid, math.nan if used is None else used, OWNERS.index(owner)))
+            table = self._process_tables.setdefault((gpu, pid), Table(PROCESS_COLUMNS))
+            table.append((taken_s, math.nan if used is None else used, OWNERS.index(owner)))
         self._lists.append((taken_s,))
         self._write(list_time_s=taken_s, processes=found)
 
@@ -116,12 +114,12 @@ class Observer:
             self._nvml.nvmlShutdown()
 
     def telemetry(self, own_cpu_share: float | None = None) -> Telemetry:
-        """Return all samples so far."""
+        """Return all samples. None can be taken after that."""
         series = zip(self._devices, self._baselines, self._gpu_tables, strict=True)
         return Telemetry(
-            host=HostSeries(cores=psutil.cpu_count() or 1, **self._host_table.arrays()),
+            host=HostSeries(cores=self._host.cores if self._host else 1, **self._host_table.arrays()),
             gpus=tuple(_series(device, baseline, table) for device, baseline, table in series),
-            sightings=_sightings(self._sightings.arrays()),
+            processes=tuple(_process(*key, table) for key, table in self._process_tables.items()),
             list_times_s=self._lists.arrays()["time_s"],
             problems=self._problems.texts,
             own_cpu_share=own_cpu_share,
@@ -158,12 +156,10 @@ def _series(device: Device, baseline_bytes: float, table: Table) -> GpuSeries:
         temperature_c=columns["temperature_c"],
         utilization=columns["utilization"],
         clocks_events=columns["clocks_events"].astype("int64"),
+        mig=device.mig,
     )
 
 
-def _sightings(columns: dict[str, Floats]) -> tuple[Sighting, ...]:
-    rows = zip(*(columns[name].tolist() for name in SIGHTING_COLUMNS), strict=True)
-    return tuple(
-        Sighting(time_s, int(gpu), int(pid), None if math.isnan(used) else int(used), OWNERS[int(owner)])
-        for time_s, gpu, pid, used, owner in rows
-    )
+def _process(gpu: int, pid: int, table: Table) -> ProcessSeries:
+    columns = table.arrays()
+    return ProcessSeries(gpu, pid, columns["time_s"], columns["memory_bytes"], columns["owner"].astype("int8"))

@@ -22,7 +22,7 @@ FLUSH_S = 1.0
 
 
 class Table:
-    """Rows of numbers under named columns, eight bytes each. One thread appends."""
+    """Rows of numbers under named columns, eight bytes each. One thread appends, until the arrays are taken."""
 
     def __init__(self, columns: Sequence[str]) -> None:
         self.columns = tuple(columns)
@@ -33,11 +33,14 @@ class Table:
         self._numbers.extend(row)
 
     def arrays(self) -> dict[str, Floats]:
-        """Return a copy of every column by its name."""
+        """Return every column by its name: views, since a week of samples does not fit into memory twice.
+
+        No row can be appended while one of them is there (BufferError).
+        """
         width = len(self.columns)
         count = len(self._numbers) // width
         rows = np.frombuffer(self._numbers, dtype=np.float64, count=count * width).reshape(count, width)
-        return {name: np.ascontiguousarray(rows[:, number]) for number, name in enumerate(self.columns)}
+        return {name: rows[:, number] for number, name in enumerate(self.columns)}
 
 
 class SampleFile:

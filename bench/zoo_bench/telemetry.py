@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntFlag
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
 Owner = Literal["job", "foreign", "unknown"]
+OWNERS: tuple[Owner, ...] = get_args(Owner)
 
 
 class ClocksEvent(IntFlag):
@@ -37,7 +38,8 @@ class GpuSeries:
     """One GPU of the job. `energy_j` is NVML's counter, which only grows; `utilization` is a fraction.
 
     `clocks_events` holds `ClocksEvent` bits, -1 where they could not be had. `baseline_bytes` is the device's memory
-    in use before the job was launched.
+    in use before the job was launched. With `mig` it is divided into instances: figures are of the whole device, and
+    its list has the processes of all of them.
     """
 
     index: int
@@ -51,30 +53,36 @@ class GpuSeries:
     temperature_c: Floats
     utilization: Floats
     clocks_events: NDArray[np.int64]
+    mig: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """One process in NVML's list of one GPU. `memory_bytes` is None where NVML does not tell it.
+@dataclass(frozen=True)
+class ProcessSeries:
+    """One PID in NVML's lists of one GPU, an entry for each that has it. `memory_bytes` is NaN where NVML tells none.
 
-    `owner`: job, where the process is of the job's process tree or session, or once was; foreign, where it is another
-    process of this machine; unknown, where this machine's process table does not have it, as in a container that hides
-    the host's processes.
+    `owners` says whose each list found it to be, as places in `OWNERS`: job, where the process is of the job's process
+    tree or session, or once was; foreign, where it is another process of this machine; unknown, where this machine's
+    process table does not have it, as in a container that hides the host's processes.
     """
 
-    time_s: float
     gpu: int
     pid: int
-    memory_bytes: int | None
-    owner: Owner
+    time_s: Floats
+    memory_bytes: Floats
+    owners: NDArray[np.int8]
+
+    def found(self, owner: Owner) -> NDArray[np.bool_]:
+        """Return which lists found it to be `owner`'s."""
+        return np.asarray(self.owners == OWNERS.index(owner))
 
 
 @dataclass(frozen=True)
 class HostSeries:
     """The processors' and the memory's side. CPU seconds are cumulative since the job's start.
 
-    `tree_bytes` is the proportional set size of the job's process tree; `outside_cpu_s` what the machine's processors
-    did for anything but the job and zoo-bench itself, time stolen by other virtual machines included.
+    `tree_bytes` is the proportional set size of the job's process tree; `outside_cpu_s` what the `cores` processors
+    that the job may use did for anything but the job and zoo-bench itself, time stolen by other virtual machines
+    included.
     """
 
     cores: int
@@ -93,7 +101,7 @@ class Telemetry:
 
     host: HostSeries
     gpus: tuple[GpuSeries, ...]
-    sightings: tuple[Sighting, ...]
+    processes: tuple[ProcessSeries, ...]
     list_times_s: Floats
     problems: tuple[str, ...]
     own_cpu_share: float | None

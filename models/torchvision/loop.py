@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -48,13 +47,11 @@ def train(
     while iteration < planned and not (iteration and worker.has_enough(job)):
         iteration += 1
         epochs.before(batch_size)
-        waited_s = time.perf_counter()
-        batch = next(batches)
-        data_time_s = time.perf_counter() - waited_s
+        batch = steps.batch(batches)
         lr = learning_rate(iteration, recipe["optimizer"]["lr"], recipe["lr_schedule"])
         set_learning_rate(optimizer, lr)
         losses = train_step(model, batch, device, optimizer, recipe["optimizer"]["clip_norm"])
-        report(steps.add(Begun(iteration, lr, data_time_s), losses), planned, batch_size, events)
+        report(steps.add(Begun(iteration, lr), losses), planned, batch_size, events)
         peaks.after_step()
     report(steps.rest(), planned, batch_size, events)
     epochs.end()
@@ -83,7 +80,7 @@ def report(ended: Iterable[Ended], planned: int, batch_size: int, events: worker
             losses=step.losses,
             lr=step.begun.lr,
             iteration_time_s=step.iteration_time_s,
-            data_time_s=step.begun.data_time_s,
+            data_time_s=step.data_time_s,
             batch_size=batch_size,
             end_s=step.end_s,
         )
