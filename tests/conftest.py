@@ -42,6 +42,7 @@ FAKE: dict[str, Any] = {
                 "gpus": 0,
                 "recipe": {"lr_schedule": {"iterations": 30, "milestones": [20]}},
                 "measure": {"warmup_iterations": 5, "infer_images": 5, "infer_warmup_images": 2},
+                "trust": {"on_noise": "mark"},  # other tests run beside
             },
         }
     },

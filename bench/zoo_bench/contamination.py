@@ -26,6 +26,7 @@ from zoo_bench.events import Event
 from zoo_bench.foreign import judge_processes
 from zoo_bench.noise import Noise
 from zoo_bench.telemetry import ClocksEvent, Floats, GpuSeries, HostSeries, Telemetry
+from zoo_bench.unwatched import unwatched
 
 Span = tuple[float, float]
 Mask = NDArray[np.bool_]
@@ -57,14 +58,15 @@ LOAD_SHARE = 0.01
 
 @dataclass(frozen=True)
 class Findings:
-    """The noise, and the PIDs that NVML named, this machine does not have, and are the job's own all the same."""
+    """The noise, what of it could not be looked for, and the PIDs that are the job's own behind hidden ones."""
 
     noise: tuple[Noise, ...]
+    unwatched: tuple[str, ...]
     hidden_own: frozenset[int]
 
 
-def judge_telemetry(events: Sequence[Event], telemetry: Telemetry) -> Findings:
-    """Apply the rules to one job."""
+def judge_telemetry(events: Sequence[Event], telemetry: Telemetry, gpus: int) -> Findings:
+    """Apply the rules to one job, which has so many GPUs."""
     timed = timed_spans(events)
     started_s = float(telemetry.host.time_s[0]) if len(telemetry.host.time_s) else 0.0
     windows = [_settled(span) for span in timed]
@@ -75,7 +77,8 @@ def judge_telemetry(events: Sequence[Event], telemetry: Telemetry) -> Findings:
         *(one for gpu in telemetry.gpus for span in windows for one in _clock_drop(gpu, span)),
         *(one for span in timed for one in _cpu_load(telemetry.host, span)),
     ]
-    return Findings(tuple(_since(one, started_s) for one in found), hidden_own)
+    noise = tuple(_since(one, started_s) for one in found)
+    return Findings(noise, unwatched(telemetry, timed, gpus, hidden_own), hidden_own)
 
 
 def timed_spans(events: Sequence[Event]) -> list[Span]:

@@ -1,17 +1,17 @@
-"""Events and telemetry of one job -> its measurements, and the noise that may have spoiled them. Pure."""
+"""Events and telemetry of one job -> its measurements, and what may have spoiled them. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from zoo_bench.cell import Cell
-from zoo_bench.contamination import judge_telemetry
+from zoo_bench.contamination import Findings, judge_telemetry
 from zoo_bench.energy import energy
 from zoo_bench.evaluate import CocoScores
 from zoo_bench.events import Event
 from zoo_bench.measurements import Measurements
 from zoo_bench.memory import memory, training_end_s
-from zoo_bench.noise import Noise
+from zoo_bench.sampling import sampling
 from zoo_bench.steady import steady_state
 from zoo_bench.telemetry import Telemetry
 from zoo_bench.timing import infer_timing, train_timing
@@ -19,10 +19,10 @@ from zoo_bench.timing import infer_timing, train_timing
 
 def measure(
     events: Sequence[Event], telemetry: Telemetry, cell: Cell, scores: CocoScores | None
-) -> tuple[Measurements, tuple[Noise, ...]]:
+) -> tuple[Measurements, Findings]:
     """Return everything the job's events and telemetry tell."""
     steady = steady_state(events, cell.measure.warmup_iterations)
-    findings = judge_telemetry(events, telemetry)
+    findings = judge_telemetry(events, telemetry, cell.gpus)
     measured = Measurements(
         train=train_timing(
             events,
@@ -34,6 +34,7 @@ def measure(
         memory=memory(events, telemetry, training_end_s(events), findings.hidden_own),
         energy=energy(telemetry, steady.spans, len(steady.iterations)),
         sampler_cpu_share=telemetry.own_cpu_share,
+        sampling=sampling(telemetry),
         scores=scores,
     )
-    return measured, findings.noise
+    return measured, findings

@@ -63,6 +63,7 @@ class _Told:
     phases_done: tuple[Phase, ...] = ()
     measurements: Measurements = field(default_factory=Measurements)
     noise: tuple[Noise, ...] = ()
+    unwatched: tuple[str, ...] = ()
     scorer: str | None = None
     software: Mapping[str, str] = field(default_factory=dict)
 
@@ -85,8 +86,8 @@ def make_record(planned: PlannedCell, job: Job, outcome: Outcome, setting: Setti
 def _told(planned: PlannedCell, job: Job, outcome: Outcome, setting: Setting) -> _Told:
     events = outcome.events
     scores, problem = _scores(events, job, setting.scorer)
-    measured, noise = measure(events, outcome.telemetry, planned.cell, scores)
-    status, reason = _ending(planned, outcome, problem, noise)
+    measured, findings = measure(events, outcome.telemetry, planned.cell, scores)
+    status, reason = _ending(planned, outcome, problem, findings.noise)
     done = [phase for phase in phases_done(events) if phase in planned.phases]
     if scores is None and "evaluate" in done:
         done.remove("evaluate")
@@ -95,7 +96,8 @@ def _told(planned: PlannedCell, job: Job, outcome: Outcome, setting: Setting) ->
         reason=reason,
         phases_done=tuple(done),
         measurements=measured,
-        noise=noise,
+        noise=findings.noise,
+        unwatched=findings.unwatched,
         scorer=scores.scorer if scores else None,
         software=_software(events),
         checkpoint=_keep_model(events, job, setting.workspace.root) if "train" in done else planned.checkpoint,
@@ -123,6 +125,7 @@ def _record(planned: PlannedCell, job: Job, outcome: Outcome, setting: Setting, 
         duration_s=outcome.duration_s,
         measurements=told.measurements,
         noise=told.noise,
+        unwatched=told.unwatched,
         definitions={**DEFINITIONS, "scorer": told.scorer or setting.scorer},
         machine=dict(setting.machine),
         software=dict(told.software),

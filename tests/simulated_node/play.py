@@ -80,7 +80,7 @@ def verdicts(draw: Callable[[int], NodeRun], seeds: Iterable[int], folder: Path,
     for seed in seeds:
         run = draw(seed)
         events = events_of(run, folder)
-        found = judge_telemetry(events, telemetry(run, folder, scenario)).noise
+        found = judge_telemetry(events, telemetry(run, folder, scenario), len(run.scenario.gpus)).noise
         yield f"{seed}\t{run.label.kind}\t{','.join(sorted({one.kind for one in found}))}"
 
 
