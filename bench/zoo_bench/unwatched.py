@@ -52,7 +52,8 @@ def _covered(time_s: Floats, values: Floats, timed: Sequence[Span]) -> bool:
 
 
 def _share_covered(known_s: Floats, from_s: float, to_s: float) -> float:
-    """Return the share of a span that lies between readings which are at most `GAP_S` apart."""
+    """Return the share of a span that lies between readings which follow one another as they should."""
+    usual_s = float(np.median(np.diff(known_s))) if len(known_s) > 1 else 0.0
     inside = np.concatenate(([from_s], known_s[(known_s >= from_s) & (known_s <= to_s)], [to_s]))
     steps_s = np.diff(inside)
-    return float(steps_s[steps_s <= GAP_S].sum() / (to_s - from_s))
+    return float(steps_s[steps_s <= max(GAP_S, 3 * usual_s)].sum() / (to_s - from_s))
