@@ -16,7 +16,7 @@ from zoo_bench.provenance import gpu_lines, gpus_used
 from zoo_bench.published import COMPARED, PublishedRow, Throughput, ThroughputRow, Zoo
 from zoo_bench.record import Record
 from zoo_bench.table import Column, Row, build_row
-from zoo_bench.units import DIGITS, written
+from zoo_bench.units import as_printed, per_second, written
 
 OURS = "ours"
 OURS_SO = "  ours, counted so"
@@ -102,8 +102,7 @@ def _theirs(row: Row, columns: Sequence[Column], zoo: Zoo, published: PublishedR
     for column in columns:
         printed = published.printed(column)
         if printed is not None:
-            text = f"{printed:.{DIGITS[column]}f}"
-            entries[column] = Entry(text, tuple(_differences(row, column, zoo, published)))
+            entries[column] = Entry(as_printed(column, printed), tuple(_differences(row, column, zoo, published)))
     return entries
 
 
@@ -198,7 +197,7 @@ def _throughput_lines(matrix: Matrix, row: Row, sources: Sequence[Throughput]) -
     ours: dict[str, Entry] = {}
     if record is not None and record.measurements.train is not None:
         speed = _batch(record.cell) / record.measurements.train.mean_s / max(int(record.cell["gpus"]), 1)
-        ours = {"images/s per GPU": Entry(f"{speed:.1f}"), "on": Entry(f"{_on(record)}, {record.cell['precision']}")}
+        ours = {"images/s per GPU": Entry(per_second(speed)), "on": Entry(f"{_on(record)}, {record.cell['precision']}")}
     return [Line(name, OURS, ours), *theirs] if theirs else []
 
 
@@ -210,6 +209,6 @@ def _throughput_entries(
     if ours["dataset"] != "coco_2017":
         differs.append(f"theirs on coco_2017, ours on {ours['dataset']}")
     return {
-        "images/s per GPU": Entry(f"{published.images_per_s / published.gpus:.1f}", tuple(differs)),
+        "images/s per GPU": Entry(per_second(published.images_per_s / published.gpus), tuple(differs)),
         "on": Entry(", ".join(filter(None, [f"{published.gpus} x {published.gpu}", published.precision]))),
     }
