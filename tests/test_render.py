@@ -184,7 +184,7 @@ def test_memory_is_what_was_asked_for_and_the_head_says_so(
     found, text = memory_cell(finished, TWO_GPUS, count, over_gpus)
     assert found == shown
     word = {"nvml": "NVML", "allocated": "(allocated)", "reserved": "(reserved"}[count]
-    over = {"max": "on any one GPU", "rank0": "(rank 0)", "sum": "Sum over"}[over_gpus]
+    over = {"max": "on any one GPU", "rank0": "(rank 0)", "sum": "summed over"}[over_gpus]
     note = next(line for line in text.splitlines() if line.startswith("[^1]: "))
     assert word in note
     assert over in note

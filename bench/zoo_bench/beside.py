@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from zoo_bench.cell import Cell, expand
-from zoo_bench.figures import NOTHING, Figure, MemoryDefinition, figure, memory_figure
+from zoo_bench.figures import (
+    COUNT_TEXT,
+    DEFAULT_MEMORY,
+    NOTHING,
+    OVER_GPUS_TEXT,
+    Figure,
+    MemoryDefinition,
+    figure,
+    memory_figure,
+)
 from zoo_bench.matrix import Matrix
 from zoo_bench.provenance import gpu_lines, gpus_used
 from zoo_bench.published import COMPARED, PublishedRow, Throughput, ThroughputRow, Zoo
@@ -23,12 +32,6 @@ OURS_SO = "  ours, counted so"
 SPEED_AND_MEMORY: tuple[Column, ...] = ("memory", "s_per_iter", "fps")
 TRAINING: tuple[Column, ...] = ("memory", "s_per_iter", "box_ap", "mask_ap")
 OUR_FPS = ("forward", "postprocess")
-COUNT_TEXT = {
-    "allocated": "what the framework's allocator gave to tensors",
-    "reserved": "what the framework's allocator held",
-    "nvidia-smi": "what nvidia-smi shows",
-}
-OVER_GPUS_TEXT = {"max": "the largest over its GPUs", "rank0": "of its first process", "sum": "summed over its GPUs"}
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,8 @@ def _differences(row: Row, column: Column, zoo: Zoo, published: PublishedRow) ->
 
 def _methods(column: Column, zoo: Zoo, published: PublishedRow, ours: Mapping[str, Any]) -> Iterator[str]:
     if column == "memory":
-        counted = "the host's memory" if ours["gpus"] == 0 else "NVML's count of the job, the largest over its GPUs"
+        counted = f"{COUNT_TEXT[DEFAULT_MEMORY.count]}, {OVER_GPUS_TEXT[DEFAULT_MEMORY.over_gpus]}"
+        counted = "the host's memory" if ours["gpus"] == 0 else counted
         yield f"theirs is {COUNT_TEXT[zoo.memory.count]}, {OVER_GPUS_TEXT[zoo.memory.over_gpus]}; ours {counted}"
     methods = {"memory": zoo.memory, "s_per_iter": zoo.s_per_iter, "fps": zoo.fps}
     yield from filter(None, [methods.get(column, zoo.ap).differs])

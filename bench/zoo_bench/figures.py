@@ -34,6 +34,18 @@ class MemoryDefinition:
 DEFAULT_MEMORY = MemoryDefinition()
 
 
+# How people say it, of our own figures and of published ones.
+COUNT_TEXT: dict[MemoryCount | Literal["nvidia-smi"], str] = {
+    "nvml": "NVML's count of the job's processes",
+    "allocated": "what the framework's allocator gave to tensors (allocated)",
+    "reserved": "what the framework's allocator held (reserved, once called cached)",
+    "nvidia-smi": "what nvidia-smi shows",
+}
+OVER_GPUS_TEXT: dict[OverGpus, str] = {
+    "max": "the largest on any one GPU",
+    "rank0": "of the first process (rank 0)",
+    "sum": "summed over the GPUs",
+}
 @dataclass(frozen=True)
 class Figure:
     """One figure. Without a value `remark` says why; with one, how it departs from what was asked for."""

@@ -12,7 +12,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from zoo_bench.cell import Cell, expand
 from zoo_bench.document import DEFAULT_OPTIONS, DocumentOptions, comment
 from zoo_bench.errors import ConfigError
-from zoo_bench.figures import NOTHING, Figure, MemoryCount, MemoryDefinition, OverGpus, figure
+from zoo_bench.figures import COUNT_TEXT, NOTHING, OVER_GPUS_TEXT, Figure, MemoryDefinition, figure
 from zoo_bench.markdown import Footnotes, escape, link, table
 from zoo_bench.matrix import Matrix
 from zoo_bench.provenance import (
@@ -31,16 +31,6 @@ from zoo_bench.table import COLUMNS, WITH_ENERGY, Column, Row, build_row
 from zoo_bench.units import COLUMN_HEADS, HOST_MEMORY_HEAD, written
 
 TEMPLATE = "model_zoo.md.j2"
-OVER_GPUS_TEXT: dict[OverGpus, str] = {
-    "max": "Largest memory of the job on any one GPU during training",
-    "rank0": "Largest memory of the job's first process (rank 0) on its GPU during training",
-    "sum": "Sum over the job's GPUs of the largest memory of the job on each during training",
-}
-MEMORY_TEXT: dict[MemoryCount, str] = {
-    "nvml": "as NVML counts it per process",
-    "allocated": "as the framework's allocator counts what tensors took (allocated)",
-    "reserved": "as the framework's allocator counts what it held (reserved, once called cached)",
-}
 HOST_MEMORY_TEXT = (
     "No GPU: peak memory (proportional set size) of the job's process tree during training; GB = 2^30 bytes."
 )
@@ -186,7 +176,8 @@ def definition_text(column: Column, memory: MemoryDefinition, *, on_host: bool) 
         return DEFINITIONS.get(column, "")
     if on_host:
         return HOST_MEMORY_TEXT
-    return f"{OVER_GPUS_TEXT[memory.over_gpus]}, {MEMORY_TEXT[memory.count]}; GB = 2^30 bytes."
+    counted = f"{COUNT_TEXT[memory.count]}, {OVER_GPUS_TEXT[memory.over_gpus]}"
+    return f"Peak memory of the job during training: {counted}; GB = 2^30 bytes."
 
 
 def row_figure(column: Column, record: Record | None, memory: MemoryDefinition, *, on_host: bool) -> Figure:
