@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from zoo_bench.measurements import AllocatorPeak, GpuMemory, Interval, Memory
 from zoo_bench.record import Record
-from zoo_bench.table import Column
+
+if TYPE_CHECKING:  # table.py chooses runs by their figures
+    from zoo_bench.table import Column
 
 MemoryCount = Literal["nvml", "allocated", "reserved"]
 OverGpus = Literal["max", "rank0", "sum"]

@@ -71,7 +71,8 @@ def render(
     """
     name, profile = matrix.profile(options.profile)
     cells = [cell for cell in expand(matrix, options.profile) if cell.backend == matrix.document.backend]
-    rows = [build_row(cell, name, records, WITH_ENERGY if options.energy else COLUMNS) for cell in cells]
+    columns = WITH_ENERGY if options.energy else COLUMNS
+    rows = [build_row(cell, name, records, columns, options.memory) for cell in cells]
     used = [record for row in rows for record in row.records]
     sections = _Sections(
         matrix,
@@ -154,7 +155,8 @@ class _Sections:
             figures.append(text)
             if figure.remark:
                 said.append(f"{'' if text else 'No '}{COLUMN_HEADS[column]}: {figure.remark}.")
-        if row.attempt is not None and row.attempt.status != "succeeded" and not row.sources:
+        # Nothing of a quarantined run stands in the table: only the footnote tells of it.
+        if row.attempt is not None and row.attempt.status not in ("succeeded", "quarantined") and not row.sources:
             figures[0] = escape(row.attempt.status)
         first = next((index for index, figure in enumerate(figures) if figure), 0)
         figures[first] += "".join(self.notes.mark(escape(text)) for text in (*remarks(row, self.ground), *said))

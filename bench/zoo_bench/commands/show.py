@@ -96,7 +96,7 @@ def _view(session: Session, word: str) -> View:
         return _view_of_run(session, run)
     row = build_row(found.cell, found.profile, records, WITH_ENERGY)
     runs = row.records or ((row.attempt,) if row.attempt else ())
-    if not runs:
+    if not runs or runs[0].status == "quarantined":
         return _view_without_runs(found, newest_of(found.cell.id, records))
     current = session.current(found.cell.backend)
     ground = Ground(None, newest_drivers(records), {found.cell.backend: current} if current else {})
