@@ -216,6 +216,8 @@ def _facts(run: Record) -> Iterator[tuple[str, str]]:
     yield "status", f"{run.status} in {format_s(run.duration_s)}, begun {began}"
     if run.reason:
         yield "reason", run.reason
+    for kind in run.unwatched:
+        yield "not watched for", kind
     if run.noise:
         yield "noise", describe(run.noise)
     yield "phases", f"{', '.join(run.phases_done) or 'none'} done, of {', '.join(run.phases)}"
