@@ -150,7 +150,9 @@ class _Sections:
         figures: list[str] = []
         said: list[str] = []
         for column in columns:
-            figure = row_figure(column, row.sources.get(column), self.options.memory, on_host=on_host)
+            # A training whose energy is not known says why.
+            record = row.sources.get(column) or (row.sources.get("s_per_iter") if column == "energy" else None)
+            figure = row_figure(column, record, self.options.memory, on_host=on_host)
             text = self._links(row) if column == "download" else written(column, figure.value)
             figures.append(text)
             if figure.remark:
