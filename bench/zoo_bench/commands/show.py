@@ -45,7 +45,6 @@ from zoo_bench.units import (
     written,
 )
 
-AP_TEXT = "COCO AP@[.50:.95], in points"
 DIGEST_SHOWN = 16
 ENDED_BY = {"schedule": "its schedule", "cap": "the profile's cap", "precision": "the interval's precision"}
 
@@ -122,11 +121,10 @@ def _view_of_run(session: Session, run: Record) -> View:
 
 
 def _figure_of(column: Column, record: Record) -> tuple[str, str, Figure]:
-    """Return a figure with its head and its definition."""
+    """Return a figure with its head and the definition that its run was made under."""
     on_host = record.cell["gpus"] == 0
     head = HOST_MEMORY_HEAD if column == "memory" and on_host else COLUMN_HEADS[column]
-    definition = AP_TEXT if column in ("box_ap", "mask_ap") else ""
-    definition = definition or definition_text(column, DEFAULT_MEMORY, on_host=on_host)
+    definition = record.definitions.get(column) or definition_text(column, DEFAULT_MEMORY, on_host=on_host)
     return head, definition, row_figure(column, record, DEFAULT_MEMORY, on_host=on_host)
 
 
@@ -177,10 +175,10 @@ def _memory_detail(memory: Memory) -> str:
     told = ", ".join(f"{what} {gigabytes(count, 2)}" for what, count in counts if count is not None)
     return "; ".join(filter(None, [told, *memory.problems]))
 
-    times_s = (timing.median_s, timing.p10_s, timing.p90_s)
-    median, p10, p90 = (written("s_per_iter", time_s, more_digits=1) for time_s in times_s)
 
 def _train_detail(timing: TrainTiming) -> str:
+    times_s = (timing.median_s, timing.p10_s, timing.p90_s)
+    median, p10, p90 = (written("s_per_iter", time_s, more_digits=1) for time_s in times_s)
     return (
         f"{timing.iterations_measured} of {timing.iterations_run} iterations, batch {timing.batch_size}, "
         f"ended by {ENDED_BY[timing.ended_by]}: "
@@ -216,10 +214,10 @@ def _facts(run: Record) -> Iterator[tuple[str, str]]:
     yield "status", f"{run.status} in {format_s(run.duration_s)}, begun {began}"
     if run.reason:
         yield "reason", run.reason
-    for kind in run.unwatched:
-        yield "not watched for", kind
     if run.noise:
         yield "noise", describe(run.noise)
+    for kind in run.unwatched:
+        yield "not watched for", kind
     yield "phases", f"{', '.join(run.phases_done) or 'none'} done, of {', '.join(run.phases)}"
     yield "profile", run.profile
     machine = run.machine
