@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, Zoo
+from records import changed
+
+from zoo_bench.noise import Noise
+from zoo_bench.store import Store
 
 VERBS = ("run", "plan", "status", "show", "render", "verify", "compare", "doctor", "data")
 
@@ -81,6 +86,18 @@ def test_status_shows_every_cell_run_or_not(zoo: Zoo) -> None:
     assert any("mask-rcnn_r50_fpn_1x_shapes" in line and "never run" in line for line in lines)
     assert any("retinanet_r50_fpn_1x_shapes" in line and "diverged" in line for line in lines)
     assert any(line.strip().startswith("log: ") for line in lines)
+
+
+def test_status_says_that_a_run_is_noisy_and_why(zoo: Zoo) -> None:
+    zoo.call("run", "--select", "*retinanet*")
+    record = zoo.records[0]
+    assert "noisy" not in zoo.call("status").stdout
+    noise = Noise(kind="cpu_load", gpu=None, from_s=1, to_s=4, detail="1.5 of 2 cores were busy with something else")
+    noisy = changed(record, noise=(noise,), run_id="99990101T000000.000Z-0001")
+    Store(zoo.root / "results").add(noisy)
+    told = zoo.call("status").stdout
+    assert re.search(r"retinanet_r50_fpn_1x_shapes +succeeded, noisy ", told)
+    assert f"{record.cell_id}: noisy: 1.5 of 2 cores were busy with something else (1 to 4 s)" in told
 
 
 def test_data_shapes_makes_a_folder_that_data_check_accepts(zoo: Zoo) -> None:

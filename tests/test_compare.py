@@ -16,6 +16,7 @@ from zoo_bench.compare import compare_figures, unlike
 from zoo_bench.errors import ConfigError
 from zoo_bench.load import load_matrix
 from zoo_bench.measurements import Interval
+from zoo_bench.noise import Noise
 from zoo_bench.published import load_published, source_names
 from zoo_bench.record import Record
 from zoo_bench.revision import Revision
@@ -60,6 +61,16 @@ def test_a_verdict_takes_both_intervals(
 ) -> None:
     record, (first, second) = finished.records[0], half_widths
     assert s_per_iter(timed(record, 0.2, first), timed(record, b, second))[1] == verdict
+
+
+def test_a_noisy_side_is_named_and_gets_no_verdict(finished: Zoo) -> None:
+    clean = timed(finished.records[0], 0.2, 0.003)
+    noise = Noise(kind="foreign_process", gpu=0, from_s=1, to_s=4, detail="process 42, up to 2.0 GB")
+    noisy = changed(timed(clean, 0.3, 0.003), noise=(noise,))
+    assert s_per_iter(clean, noisy) == (pytest.approx(0.5), "")
+    assert s_per_iter(noisy, clean)[1] == ""
+    assert unlike(clean, noisy) == ["noise: none -> GPU 0: process 42, up to 2.0 GB (1 to 4 s)"]
+    assert len(unlike(noisy, noisy)) == 1
 
 
 def test_memory_of_a_host_and_of_a_gpu_is_never_one_change(finished: Zoo) -> None:

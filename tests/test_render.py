@@ -14,7 +14,7 @@ from records import GIB, changed, machine, matrix_on_gpus, memory, on_gpus, with
 from zoo_bench.document import DEFAULT_OPTIONS, DocumentOptions, memory_definition
 from zoo_bench.load import load_matrix
 from zoo_bench.markdown import escape, link, table
-from zoo_bench.measurements import Energy, Memory
+from zoo_bench.measurements import Energy, Interval, Memory
 from zoo_bench.noise import Noise
 from zoo_bench.provenance import CurrentInputs
 from zoo_bench.record import Record
@@ -132,10 +132,90 @@ def test_a_failed_cell_shows_its_status_and_why(finished: Zoo) -> None:
     assert "diverged: loss is \\| &lt;b>NaN&lt;/b> # so" in text
 
 
-def test_quarantined_runs_are_never_rendered(finished: Zoo) -> None:
-    spoilt = tuple(record.model_copy(update={"status": "quarantined"}) for record in finished.records)
+def test_quarantined_runs_are_never_rendered_and_a_footnote_says_what_spoilt_them(finished: Zoo) -> None:
+    spoilt = tuple(
+        record.model_copy(update={"status": "quarantined", "reason": "GPU 0: process 42, up to 2.0 GB"})
+        for record in finished.records
+    )
     text = document(spoilt, finished.root / "matrix.yaml")
-    assert cells_of(text, "Mask RCNN")[2:] == [""] * 6
+    marked, *others = cells_of(text, "Mask RCNN")[2:]
+    assert others == [""] * 5
+    assert re.fullmatch(r"\[\^\d+\]", marked)
+    assert f"{marked}: Run {spoilt[0].run_id}: quarantined: GPU 0: process 42, up to 2.0 GB" in text
+    assert "quarantined" not in document((*spoilt, *finished.records), finished.root / "matrix.yaml")
+
+
+NOISE = Noise(kind="cpu_load", gpu=None, from_s=1, to_s=4, detail="1.5 of 2 cores were busy with something else")
+
+
+def trained(record: Record, mean_s: float, iterations: int = 100, **values: Any) -> Record:
+    """A record with another s/iter, over so many iterations."""
+    train = record.measurements.train
+    assert train is not None
+    timing = train.model_copy(update={"mean_s": mean_s, "iterations_run": iterations, **values})
+    return with_measurements(record, train=timing)
+
+
+def test_a_clean_run_stands_before_a_newer_noisy_one(finished: Zoo) -> None:
+    clean, matrix = trained(finished.records[0], 0.111), finished.root / "matrix.yaml"
+    noisy = changed(trained(clean, 0.222), noise=(NOISE,))
+    text = document((clean, noisy), matrix)
+    assert cells_of(text, "Mask RCNN")[3] == "0.111"
+    assert "Noisy" not in text
+    assert cells_of(document((noisy,), matrix), "Mask RCNN")[3] == "0.222"
+    newer = changed(trained(clean, 0.333), run_id="99999999T000001Z-ffffff")
+    assert cells_of(document((clean, noisy, newer), matrix), "Mask RCNN")[3] == "0.333"
+
+
+def test_a_noisy_training_lends_no_model_where_a_clean_run_evaluated_one(finished: Zoo) -> None:
+    clean, matrix = finished.records[0], finished.root / "matrix.yaml"
+    assert clean.checkpoint is not None
+    retrained = clean.checkpoint.model_copy(update={"sha256": "e" * 64, "file": "results/runs/noisy/model-eeeeeeee"})
+    noisy = changed(clean, noise=(NOISE,), checkpoint=retrained)
+    text = document((clean, noisy), matrix, available=lambda _: True)
+    assert clean.checkpoint.file in cells_of(text, "Mask RCNN")[7]
+
+
+def test_the_peak_of_a_short_training_never_replaces_that_of_a_long_one(finished: Zoo) -> None:
+    matrix = matrix_on_gpus(finished.root, 1)
+    measured = on_gpus(finished.records[0], matrix, run_id="20260101T000000Z-0001")
+    full = trained(with_measurements(measured, memory=memory({"nvml_process_bytes": 6 * GIB})), 0.2, 90000)
+    short = changed(trained(with_measurements(full, memory=memory({"nvml_process_bytes": 5 * GIB})), 0.3, 5000))
+    cells = cells_of(document((full, short), matrix), "Mask RCNN")
+    assert (cells[2][:3], cells[3]) == ("6.0", "0.300")
+    again = changed(with_measurements(full, memory=memory({"nvml_process_bytes": 7 * GIB})))
+    assert cells_of(document((full, again), matrix), "Mask RCNN")[2].startswith("7.0")
+
+
+def test_a_run_that_knows_the_memory_asked_for_stands_before_one_that_does_not(finished: Zoo) -> None:
+    matrix, options = matrix_on_gpus(finished.root, 1), DocumentOptions(memory=memory_definition("reserved", "max"))
+    measured = on_gpus(finished.records[0], matrix, run_id="20260101T000000Z-0001")
+    told = with_measurements(measured, memory=memory({}, allocator=((2 * GIB, 3 * GIB),)))
+    silent = changed(with_measurements(measured, memory=memory({"nvml_process_bytes": 6 * GIB})))
+    assert cells_of(document((told, silent), matrix, options), "Mask RCNN")[2].startswith("3.0")
+    assert cells_of(document((told, silent), matrix), "Mask RCNN")[2].startswith("6.0")
+    assert "no allocator peak of rank 0" in document((silent,), matrix, options)
+
+
+def test_what_could_not_be_watched_for_is_told(finished: Zoo) -> None:
+    record, matrix = finished.records[0].model_copy(update={"unwatched": ()}), finished.root / "matrix.yaml"
+    assert "Not watched for" not in document((record,), matrix)
+    blind = record.model_copy(update={"unwatched": ("clock drops: GPU 0 gives no clocks",)})
+    assert "Not watched for: clock drops: GPU 0 gives no clocks." in document((blind,), matrix)
+
+
+@pytest.mark.parametrize(
+    ("ended_by", "high", "told"), [("cap", 0.212, True), ("precision", 0.212, False), ("cap", 0.2019, False)]
+)
+def test_a_timing_that_its_cap_left_imprecise_says_so(finished: Zoo, ended_by: str, high: float, told: bool) -> None:
+    cell = finished.records[0].cell
+    asked = finished.records[0].model_copy(
+        update={"cell": {**cell, "measure": {**cell["measure"], "train_half_width": 0.01}}}
+    )
+    interval = Interval(low=0.4 - high, high=high)
+    text = document((trained(asked, 0.2, 5000, ended_by=ended_by, interval=interval),), finished.root / "matrix.yaml")
+    assert ("s/iter known to ±6.0 % only: ended at its cap of 5000 iterations." in text) is told
+    assert ("ended at its cap" in text) is told
 
 
 def test_fps_of_an_unfinished_model_stays_blank_with_a_reason(finished: Zoo) -> None:
@@ -184,7 +264,7 @@ def test_memory_is_what_was_asked_for_and_the_head_says_so(
     found, text = memory_cell(finished, TWO_GPUS, count, over_gpus)
     assert found == shown
     word = {"nvml": "NVML", "allocated": "(allocated)", "reserved": "(reserved"}[count]
-    over = {"max": "on any one GPU", "rank0": "(rank 0)", "sum": "Sum over"}[over_gpus]
+    over = {"max": "on any one GPU", "rank0": "(rank 0)", "sum": "summed over"}[over_gpus]
     note = next(line for line in text.splitlines() if line.startswith("[^1]: "))
     assert word in note
     assert over in note
@@ -227,6 +307,22 @@ def test_energy_is_a_column_when_asked_for(finished: Zoo) -> None:
     assert "712.3" not in document((record,), matrix)
     cells = cells_of(document((record,), matrix, DocumentOptions(energy=True)), "Mask RCNN")
     assert cells[4] == "712.3"
+
+
+@pytest.mark.parametrize(
+    ("problem", "why"), [("GPU 0: no energy counter, and no power", "GPU 0: no energy counter"), ("", "not known")]
+)
+def test_energy_that_a_run_does_not_know_stays_blank_with_a_reason(finished: Zoo, problem: str, why: str) -> None:
+    found = memory({"nvml_process_bytes": GIB}, {"nvml_process_bytes": GIB}, problem=problem)
+    _, text = memory_cell(finished, found, energy=True)
+    assert cells_of(text, "Mask RCNN")[4] == ""
+    assert f"No Energy (J/iter): {why}" in text
+    assert "No Energy" not in memory_cell(finished, found)[1]
+
+
+def test_energy_of_a_run_on_the_cpu_stays_blank_with_a_reason(finished: Zoo) -> None:
+    text = document(finished.records, finished.root / "matrix.yaml", DocumentOptions(energy=True))
+    assert "No Energy (J/iter): known of GPUs only." in text
 
 
 def marks(zoo: Zoo, *records: Record, marks: bool = True, **current: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -34,7 +35,19 @@ def test_every_figure_stands_with_its_definition_and_its_run(finished: Zoo, show
     for head in ("Host mem (GB)", "Train time (s/iter)", "Inf time (fps)", "box AP", "mask AP"):
         assert f"run {record.run_id}" in blocks[head]
     assert "proportional set size" in blocks["Host mem (GB)"]
-    assert "steady state" in blocks["Train time (s/iter)"]
+    assert "steady-state" in blocks["Train time (s/iter)"]
+
+
+def test_a_figure_stands_with_the_definition_that_its_run_was_made_under(zoo: Zoo) -> None:
+    zoo.call("run", "--select", MASK)
+    path = next((zoo.root / "results").glob(f"*/{MASK}/*.json"))
+    definitions = {**zoo.records[0].definitions, "s_per_iter": "median of all iterations"}
+    del definitions["fps"]
+    path.write_text(zoo.records[0].model_copy(update={"definitions": definitions}).model_dump_json())
+    shown = zoo.call("show", MASK).stdout
+    assert "median of all iterations" in shown
+    assert "Images per second at batch 1" in shown
+    assert "Mean wall time" not in shown
 
 
 def test_the_run_stands_with_its_surroundings_and_its_files(finished: Zoo, shown: str) -> None:
@@ -126,12 +139,15 @@ def test_noise_revision_and_surroundings_are_shown(zoo: Zoo) -> None:
     noise = Noise(kind="cpu_load", gpu=None, from_s=1, to_s=4, detail="1.5 of 2 cores were busy with something else")
     values = {
         "noise": (noise,),
+        "unwatched": ("clock drops: GPU 0 gives no clocks", "slowdowns: GPU 0 gives no reasons"),
         "revision": Revision(commit="c" * 40, dirty=True),
         "machine": {**record.machine, "container": "an/image:1"},
     }
     path.write_text(record.model_copy(update=values).model_dump_json())
     shown = zoo.call("show", MASK).stdout
     assert "Noisy: 1.5 of 2 cores were busy with something else (1 to 4 s)." in shown
+    assert re.search(r"not watched for +clock drops: GPU 0 gives no clocks *\n", shown)
+    assert re.search(r"not watched for +slowdowns: GPU 0 gives no reasons *\n", shown)
     assert "commit cccccccccccc, with changes" in shown
     assert "an/image:1" in shown
 

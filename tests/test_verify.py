@@ -81,6 +81,23 @@ def test_a_link_copied_from_another_row_is_caught(published: tuple[Zoo, str], tm
     assert "Mask RCNN, R-50 1x, Download: " in told
 
 
+def test_a_link_that_the_document_lacks_is_caught_where_its_file_is_here(
+    published: tuple[Zoo, str], tmp_path: Path
+) -> None:
+    other = copied(published[0], tmp_path)
+    checkpoint = other.records[0].checkpoint
+    assert checkpoint is not None
+    model = tmp_path / checkpoint.file
+    model.rename(tmp_path / "away")
+    without = other.call("render").stdout
+    # Without the file nobody can tell whether it was there when the document was made.
+    assert verified(other, without)[0] == 0
+    (tmp_path / "away").rename(model)
+    status, told = verified(other, without)
+    assert status == 1
+    assert re.search(r"R-50 1x, Download: the document says \[log\]\S+, the store \[model\]", told)
+
+
 def test_a_stale_document_is_caught(published: tuple[Zoo, str], tmp_path: Path) -> None:
     zoo, text = published
     clone = copied(zoo, tmp_path, with_runs=False)

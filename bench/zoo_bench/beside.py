@@ -10,25 +10,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from zoo_bench.cell import Cell, expand
-from zoo_bench.figures import NOTHING, Figure, MemoryDefinition, figure, memory_figure
+from zoo_bench.figures import (
+    COUNT_TEXT,
+    DEFAULT_MEMORY,
+    NOTHING,
+    OVER_GPUS_TEXT,
+    Figure,
+    MemoryDefinition,
+    figure,
+    memory_figure,
+)
 from zoo_bench.matrix import Matrix
 from zoo_bench.provenance import gpu_lines, gpus_used
 from zoo_bench.published import COMPARED, PublishedRow, Throughput, ThroughputRow, Zoo
 from zoo_bench.record import Record
 from zoo_bench.table import Column, Row, build_row
-from zoo_bench.units import DIGITS, written
+from zoo_bench.units import as_printed, per_second, written
 
 OURS = "ours"
 OURS_SO = "  ours, counted so"
 SPEED_AND_MEMORY: tuple[Column, ...] = ("memory", "s_per_iter", "fps")
 TRAINING: tuple[Column, ...] = ("memory", "s_per_iter", "box_ap", "mask_ap")
 OUR_FPS = ("forward", "postprocess")
-COUNT_TEXT = {
-    "allocated": "what the framework's allocator gave to tensors",
-    "reserved": "what the framework's allocator held",
-    "nvidia-smi": "what nvidia-smi shows",
-}
-OVER_GPUS_TEXT = {"max": "the largest over its GPUs", "rank0": "of its first process", "sum": "summed over its GPUs"}
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,7 @@ def _theirs(row: Row, columns: Sequence[Column], zoo: Zoo, published: PublishedR
     for column in columns:
         printed = published.printed(column)
         if printed is not None:
-            text = f"{printed:.{DIGITS[column]}f}"
-            entries[column] = Entry(text, tuple(_differences(row, column, zoo, published)))
+            entries[column] = Entry(as_printed(column, printed), tuple(_differences(row, column, zoo, published)))
     return entries
 
 
@@ -129,7 +131,8 @@ def _differences(row: Row, column: Column, zoo: Zoo, published: PublishedRow) ->
 
 def _methods(column: Column, zoo: Zoo, published: PublishedRow, ours: Mapping[str, Any]) -> Iterator[str]:
     if column == "memory":
-        counted = "the host's memory" if ours["gpus"] == 0 else "NVML's count of the job, the largest over its GPUs"
+        counted = f"{COUNT_TEXT[DEFAULT_MEMORY.count]}, {OVER_GPUS_TEXT[DEFAULT_MEMORY.over_gpus]}"
+        counted = "the host's memory" if ours["gpus"] == 0 else counted
         yield f"theirs is {COUNT_TEXT[zoo.memory.count]}, {OVER_GPUS_TEXT[zoo.memory.over_gpus]}; ours {counted}"
     methods = {"memory": zoo.memory, "s_per_iter": zoo.s_per_iter, "fps": zoo.fps}
     yield from filter(None, [methods.get(column, zoo.ap).differs])
@@ -198,7 +201,7 @@ def _throughput_lines(matrix: Matrix, row: Row, sources: Sequence[Throughput]) -
     ours: dict[str, Entry] = {}
     if record is not None and record.measurements.train is not None:
         speed = _batch(record.cell) / record.measurements.train.mean_s / max(int(record.cell["gpus"]), 1)
-        ours = {"images/s per GPU": Entry(f"{speed:.1f}"), "on": Entry(f"{_on(record)}, {record.cell['precision']}")}
+        ours = {"images/s per GPU": Entry(per_second(speed)), "on": Entry(f"{_on(record)}, {record.cell['precision']}")}
     return [Line(name, OURS, ours), *theirs] if theirs else []
 
 
@@ -210,6 +213,6 @@ def _throughput_entries(
     if ours["dataset"] != "coco_2017":
         differs.append(f"theirs on coco_2017, ours on {ours['dataset']}")
     return {
-        "images/s per GPU": Entry(f"{published.images_per_s / published.gpus:.1f}", tuple(differs)),
+        "images/s per GPU": Entry(per_second(published.images_per_s / published.gpus), tuple(differs)),
         "on": Entry(", ".join(filter(None, [f"{published.gpus} x {published.gpu}", published.precision]))),
     }

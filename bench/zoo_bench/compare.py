@@ -2,7 +2,8 @@
 
 Pure functions. A change is only called one where both sides say how exact they are: `within noise` when the difference
 is no larger than the half-widths of the two 95 % intervals added in quadrature (the runs are independent), else
-`differs`. The intervals are of one run each; what changes from run to run comes on top.
+`differs`. The intervals are of one run each; what changes from run to run comes on top. Of noisy runs nothing is said:
+their intervals do not speak of what the noise did.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Literal
 from zoo_bench.cell import recipe_values
 from zoo_bench.figures import DEFAULT_MEMORY, NOTHING, Figure, figure
 from zoo_bench.measurements import Interval
+from zoo_bench.noise import describe
 from zoo_bench.provenance import revision_text, unequal_traits
 from zoo_bench.recipe import differences
 from zoo_bench.record import Record
@@ -38,16 +40,17 @@ def compare_figures(a: Record, b: Record) -> list[Compared]:
     """Compare every figure that at least one of two records has."""
     pairs = [(column, _figure(column, a), _figure(column, b)) for column in WITH_ENERGY if column != "download"]
     return [
-        _compared(column, mine, theirs, _unlike_memory(column, a, b))
+        _compared(column, mine, theirs, _unlike_memory(column, a, b), noisy=bool(a.noise or b.noise))
         for column, mine, theirs in pairs
         if mine.value is not None or theirs.value is not None
     ]
 
 
 def unlike(a: Record, b: Record) -> list[str]:
-    """Say what differs in how two records came about, one ``what: a -> b`` a difference."""
+    """Say what differs in how two records came about, one ``what: a -> b`` a difference; of noise, either side's."""
     found = differences(recipe_values(a.cell), recipe_values(b.cell), "recipe: ")
     found += [f"{what}: {mine or 'none'} -> {theirs or 'none'}" for what, mine, theirs in unequal_traits(a, b)]
+    found += [f"noise: {describe(a.noise) or 'none'} -> {describe(b.noise) or 'none'}"] if a.noise or b.noise else []
     pairs = {
         "dataset": (_digest(a.inputs.dataset_sha256), _digest(b.inputs.dataset_sha256)),
         "lock": (_digest(a.inputs.lock_sha256), _digest(b.inputs.lock_sha256)),
@@ -63,11 +66,11 @@ def _figure(column: Column, record: Record) -> Figure:
     return figure(column, record, DEFAULT_MEMORY) if HAS[column](record) else NOTHING
 
 
-def _compared(column: Column, a: Figure, b: Figure, unlike_memory: str) -> Compared:
+def _compared(column: Column, a: Figure, b: Figure, unlike_memory: str, *, noisy: bool) -> Compared:
     remark = unlike_memory or ("" if a.remark == b.remark else a.remark or b.remark)
     if a.value is None or b.value is None or not a.value or remark:
         return Compared(column, a, b, None, "", remark)
-    return Compared(column, a, b, (b.value - a.value) / a.value, _verdict(a, b), "")
+    return Compared(column, a, b, (b.value - a.value) / a.value, "" if noisy else _verdict(a, b), "")
 
 
 def _verdict(a: Figure, b: Figure) -> Verdict:

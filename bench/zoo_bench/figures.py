@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from zoo_bench.measurements import AllocatorPeak, GpuMemory, Interval, Memory
 from zoo_bench.record import Record
-from zoo_bench.table import Column
+
+if TYPE_CHECKING:  # table.py chooses runs by their figures
+    from zoo_bench.table import Column
 
 MemoryCount = Literal["nvml", "allocated", "reserved"]
 OverGpus = Literal["max", "rank0", "sum"]
@@ -32,6 +34,18 @@ class MemoryDefinition:
 
 
 DEFAULT_MEMORY = MemoryDefinition()
+# How people say it, of our own figures and of published ones.
+COUNT_TEXT: dict[MemoryCount | Literal["nvidia-smi"], str] = {
+    "nvml": "NVML's count of the job's processes",
+    "allocated": "what the framework's allocator gave to tensors (allocated)",
+    "reserved": "what the framework's allocator held (reserved, once called cached)",
+    "nvidia-smi": "what nvidia-smi shows",
+}
+OVER_GPUS_TEXT: dict[OverGpus, str] = {
+    "max": "the largest on any one GPU",
+    "rank0": "of the first process (rank 0)",
+    "sum": "summed over the GPUs",
+}
 
 
 @dataclass(frozen=True)
@@ -53,8 +67,8 @@ def figure(column: Column, record: Record, definition: MemoryDefinition = DEFAUL
         return memory_figure(record, definition)
     if column == "s_per_iter" and measured.train:
         return Figure(measured.train.mean_s, measured.train.interval)
-    if column == "energy" and measured.energy:
-        return Figure(measured.energy.joules_per_iteration)
+    if column == "energy":
+        return _energy(record)
     if column == "fps" and measured.infer:
         return Figure(measured.infer.fps, _rate(measured.infer.interval))
     if column == "box_ap" and measured.scores and measured.scores.box:
@@ -62,6 +76,15 @@ def figure(column: Column, record: Record, definition: MemoryDefinition = DEFAUL
     if column == "mask_ap" and measured.scores and measured.scores.mask:
         return Figure(measured.scores.mask.ap)
     return NOTHING
+
+
+def _energy(record: Record) -> Figure:
+    memory, energy = record.measurements.memory, record.measurements.energy
+    if energy is not None and energy.joules_per_iteration is not None:
+        return Figure(energy.joules_per_iteration)
+    if record.cell["gpus"] == 0:
+        return Figure(None, remark="known of GPUs only")
+    return Figure(None, remark="; ".join(memory.problems if memory else ()) or "not known")
 
 
 def memory_figure(record: Record, definition: MemoryDefinition) -> Figure:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from zoo_bench.record import Record
 from zoo_bench.revision import Revision
-from zoo_bench.units import GIB
+from zoo_bench.units import gigabytes
 
 # What people call the software whose versions workers report; anything else stands as it is.
 SOFTWARE_NAMES = {
@@ -76,7 +76,7 @@ def cpu_line(record: Record) -> str:
 def ram_line(record: Record) -> str:
     """Say how much memory the host of a run has; empty where it is not known."""
     size = record.machine.get("memory_bytes")
-    return f"{size / GIB:.0f} GB of host memory" if size else ""
+    return f"{gigabytes(size)} GB of host memory" if size else ""
 
 
 def versions(record: Record) -> dict[str, str]:

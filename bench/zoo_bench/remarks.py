@@ -10,7 +10,7 @@ from zoo_bench.noise import describe
 from zoo_bench.provenance import CurrentInputs, MachineKey, departures, staleness
 from zoo_bench.record import Record
 from zoo_bench.table import Row
-from zoo_bench.units import COLUMN_HEADS
+from zoo_bench.units import COLUMN_HEADS, percent
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ def remarks(row: Row, ground: Ground) -> list[str]:
         *_given(row),
         *(["No fps: the model that was timed had not finished its training."] if row.timed_untrained else []),
         *_noisy(row),
+        *_unwatched(row),
+        *_imprecise(row),
         *(_stale(row, ground) if ground.stale_marks else []),
         *_elsewhere(row, ground),
     ]
@@ -74,6 +76,24 @@ def _noisy(row: Row) -> Iterator[str]:
     for record in row.records:
         if record.noise:
             yield f"Noisy: {_whose(record, row)}{describe(record.noise)}."
+
+
+def _unwatched(row: Row) -> Iterator[str]:
+    for record in row.records:
+        if record.unwatched:
+            yield f"Not watched for: {_whose(record, row)}{'; '.join(record.unwatched)}."
+
+
+def _imprecise(row: Row) -> Iterator[str]:
+    """Tell of a training that was to be timed until its interval was narrow, and was not long enough for that."""
+    record = row.sources.get("s_per_iter")
+    train = record.measurements.train if record is not None else None
+    if record is None or train is None or train.half_width is None or train.ended_by != "cap":
+        return
+    wanted = record.cell["measure"].get("train_half_width")
+    if wanted is not None and train.half_width > wanted:
+        known = f"s/iter known to ±{percent(train.half_width)} only"
+        yield f"{_whose(record, row)}{known}: ended at its cap of {train.iterations_run} iterations."
 
 
 def _stale(row: Row, ground: Ground) -> Iterator[str]:

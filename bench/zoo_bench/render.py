@@ -12,7 +12,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from zoo_bench.cell import Cell, expand
 from zoo_bench.document import DEFAULT_OPTIONS, DocumentOptions, comment
 from zoo_bench.errors import ConfigError
-from zoo_bench.figures import NOTHING, Figure, MemoryCount, MemoryDefinition, OverGpus, figure
+from zoo_bench.figures import COUNT_TEXT, NOTHING, OVER_GPUS_TEXT, Figure, MemoryDefinition, figure
 from zoo_bench.markdown import Footnotes, escape, link, table
 from zoo_bench.matrix import Matrix
 from zoo_bench.provenance import (
@@ -31,16 +31,6 @@ from zoo_bench.table import COLUMNS, WITH_ENERGY, Column, Row, build_row
 from zoo_bench.units import COLUMN_HEADS, HOST_MEMORY_HEAD, written
 
 TEMPLATE = "model_zoo.md.j2"
-OVER_GPUS_TEXT: dict[OverGpus, str] = {
-    "max": "Largest memory of the job on any one GPU during training",
-    "rank0": "Largest memory of the job's first process (rank 0) on its GPU during training",
-    "sum": "Sum over the job's GPUs of the largest memory of the job on each during training",
-}
-MEMORY_TEXT: dict[MemoryCount, str] = {
-    "nvml": "as NVML counts it per process",
-    "allocated": "as the framework's allocator counts what tensors took (allocated)",
-    "reserved": "as the framework's allocator counts what it held (reserved, once called cached)",
-}
 HOST_MEMORY_TEXT = (
     "No GPU: peak memory (proportional set size) of the job's process tree during training; GB = 2^30 bytes."
 )
@@ -81,7 +71,8 @@ def render(
     """
     name, profile = matrix.profile(options.profile)
     cells = [cell for cell in expand(matrix, options.profile) if cell.backend == matrix.document.backend]
-    rows = [build_row(cell, name, records, WITH_ENERGY if options.energy else COLUMNS) for cell in cells]
+    columns = WITH_ENERGY if options.energy else COLUMNS
+    rows = [build_row(cell, name, records, columns, options.memory) for cell in cells]
     used = [record for row in rows for record in row.records]
     sections = _Sections(
         matrix,
@@ -159,12 +150,15 @@ class _Sections:
         figures: list[str] = []
         said: list[str] = []
         for column in columns:
-            figure = row_figure(column, row.sources.get(column), self.options.memory, on_host=on_host)
+            # A training whose energy is not known says why.
+            record = row.sources.get(column) or (row.sources.get("s_per_iter") if column == "energy" else None)
+            figure = row_figure(column, record, self.options.memory, on_host=on_host)
             text = self._links(row) if column == "download" else written(column, figure.value)
             figures.append(text)
             if figure.remark:
                 said.append(f"{'' if text else 'No '}{COLUMN_HEADS[column]}: {figure.remark}.")
-        if row.attempt is not None and row.attempt.status != "succeeded" and not row.sources:
+        # Nothing of a quarantined run stands in the table: only the footnote tells of it.
+        if row.attempt is not None and row.attempt.status not in ("succeeded", "quarantined") and not row.sources:
             figures[0] = escape(row.attempt.status)
         first = next((index for index, figure in enumerate(figures) if figure), 0)
         figures[first] += "".join(self.notes.mark(escape(text)) for text in (*remarks(row, self.ground), *said))
@@ -186,7 +180,8 @@ def definition_text(column: Column, memory: MemoryDefinition, *, on_host: bool) 
         return DEFINITIONS.get(column, "")
     if on_host:
         return HOST_MEMORY_TEXT
-    return f"{OVER_GPUS_TEXT[memory.over_gpus]}, {MEMORY_TEXT[memory.count]}; GB = 2^30 bytes."
+    counted = f"{COUNT_TEXT[memory.count]}, {OVER_GPUS_TEXT[memory.over_gpus]}"
+    return f"Peak memory of the job during training: {counted}; GB = 2^30 bytes."
 
 
 def row_figure(column: Column, record: Record | None, memory: MemoryDefinition, *, on_host: bool) -> Figure:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from zoo_bench.cell import Cell, digest, recipe_values
+from zoo_bench.figures import DEFAULT_MEMORY, MemoryDefinition, memory_figure
 from zoo_bench.recipe import differences
 from zoo_bench.record import Record
 
@@ -18,8 +19,9 @@ WITH_ENERGY: tuple[Column, ...] = ("memory", "s_per_iter", "energy", "fps", "box
 
 @dataclass(frozen=True)
 class Row:
-    """One cell and, by column, the run that the figure is taken from. `attempt` is the newest run of the cell.
+    """One cell and, by column, the run that the figure is taken from.
 
+    `attempt` is the newest run that counts for the row; without any, the newest of those that were quarantined.
     `timed_untrained`: inference was timed, but only with a model whose training had not finished.
     """
 
@@ -35,8 +37,16 @@ class Row:
         return tuple({record.run_id: record for record in self.sources.values()}.values())
 
 
-def build_row(cell: Cell, profile: str, records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> Row:
-    """Choose, for every one of `columns`, the newest run of the cell that has the figure.
+def build_row(
+    cell: Cell,
+    profile: str,
+    records: Sequence[Record],
+    columns: Sequence[Column] = COLUMNS,
+    memory: MemoryDefinition = DEFAULT_MEMORY,
+) -> Row:
+    """Choose, for every one of `columns`, the newest run of the cell that has the figure; a noisy one only for want of
+    a clean one. Peak memory grows with the training, so of clean runs the one that trained longest shows it, and a run
+    that does not know the memory asked for gives way to one that does.
 
     Only runs that share one resolved recipe stand in a row: that of the matrix, whatever profile they were run with.
     When there is none, the newest run of the same profile decides, and `recipe_changes` says how the matrix has moved
@@ -44,39 +54,59 @@ def build_row(cell: Cell, profile: str, records: Sequence[Record], columns: Sequ
     and Download are of one model; one that was given with --checkpoint gives way to one that the cell trained itself.
     Quarantined runs never count.
     """
-    mine = [record for record in records if record.cell_id == cell.id and record.status != "quarantined"]
-    wanted = recipe_values(cell.resolved())
-    group = [record for record in mine if record.recipe_sha256 == digest(wanted)]
-    changes: list[str] = []
+    mine = [record for record in records if record.cell_id == cell.id]
+    group, changes = _of_one_recipe(cell, profile, [record for record in mine if record.status != "quarantined"])
     if not group:
-        left = [record for record in mine if record.profile == profile]
-        group = [record for record in left if record.recipe_sha256 == left[-1].recipe_sha256]
-        changes = differences(recipe_values(left[-1].cell), wanted) if left else []
-    if not group:
-        return Row(cell, {}, None, (), False)
-    newest = sorted(group, key=lambda record: record.run_id, reverse=True)
-    model = _model_of_row(newest)
+        spoilt, _ = _of_one_recipe(cell, profile, mine)
+        return Row(cell, {}, spoilt[-1] if spoilt else None, (), False)
+    model = _model_of_row(group)
     sources: dict[Column, Record] = {}
     for column in columns:
-        fitting = (r for r in newest if HAS[column](r) and (column not in OF_ONE_MODEL or _weights(r) == model))
-        found = next(fitting, None)
-        if found is not None:
-            sources[column] = found
+        fitting = [r for r in group if HAS[column](r) and (column not in OF_ONE_MODEL or _weights(r) == model)]
+        if fitting:
+            sources[column] = max(fitting, key=_memory_rank(memory) if column == "memory" else _rank)
     untrained = "fps" not in sources and any(record.measurements.infer for record in group)
     return Row(cell, sources, group[-1], tuple(changes), untrained)
 
 
-def _model_of_row(newest: Sequence[Record]) -> str | None:
+def _of_one_recipe(cell: Cell, profile: str, records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+    """Return the runs that share the matrix's recipe; else those of the profile that share the recipe of its newest
+    run, and how the matrix has moved on from that.
+    """
+    wanted = recipe_values(cell.resolved())
+    group = [record for record in records if record.recipe_sha256 == digest(wanted)]
+    left = [record for record in records if record.profile == profile]
+    if group or not left:
+        return group, []
+    group = [record for record in left if record.recipe_sha256 == left[-1].recipe_sha256]
+    return group, differences(recipe_values(left[-1].cell), wanted)
+
+
+def _rank(record: Record) -> tuple[bool, str]:
+    """Clean runs are better than noisy ones, then newer ones than older ones."""
+    return not record.noise, record.run_id
+
+
+def _memory_rank(memory: MemoryDefinition) -> Callable[[Record], tuple[bool, bool, int, str]]:
+    """Return the rank of runs for the memory column: a long training's peak is never that of a short one's."""
+
+    def rank(record: Record) -> tuple[bool, bool, int, str]:
+        train = record.measurements.train
+        known = memory_figure(record, memory).value is not None
+        return known, not record.noise, train.iterations_run if train else 0, record.run_id
+
+    return rank
+
+
+def _model_of_row(group: Sequence[Record]) -> str | None:
     """Return the digest of the weights that fps, AP and Download of a row speak of: the newest evaluated ones.
 
-    Without any that were evaluated, the newest trained ones; the cell's own before given ones.
+    Without any that were evaluated, the newest trained ones; the cell's own before given ones, and those that a clean
+    run used before those that only noisy ones did.
     """
-    ranked = sorted(
-        (record for record in newest if _trained(record)),
-        key=lambda record: (not _given(record), HAS["box_ap"](record), record.run_id),
-        reverse=True,
-    )
-    return next((_weights(record) for record in ranked), None)
+    fitting = [record for record in group if _trained(record)]
+    best = max(fitting, key=lambda r: (not _given(r), HAS["box_ap"](r), *_rank(r)), default=None)
+    return None if best is None else _weights(best)
 
 
 def _weights(record: Record) -> str | None:

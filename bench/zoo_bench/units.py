@@ -26,6 +26,46 @@ def shown(column: Column, value: float) -> float:
     return value * SHOWN_PER_UNIT.get(column, 1)
 
 
+def as_printed(column: Column, printed: float) -> str:
+    """Write a figure that is in its column's unit already, as published ones are."""
+    return f"{printed:.{DIGITS[column]}f}"
+
+
+def gigabytes(count: float, digits: int = 0) -> str:
+    """Write bytes as GB of 2^30 bytes."""
+    return f"{count / GIB:.{digits}f}"
+
+
+def milliseconds(seconds: float) -> str:
+    """Write a short time."""
+    return f"{seconds * 1000:.2f}"
+
+
+def kilowatt_hours(kwh: float) -> str:
+    """Write the energy of a whole job."""
+    return f"{kwh:.3f}"
+
+
+def percent(share: float) -> str:
+    """Write a share of one."""
+    return f"{share * 100:.1f} %"
+
+
+def percent_change(share: float) -> str:
+    """Write a change, with its sign."""
+    return f"{share:+.1%}"
+
+
+def per_second(rate: float) -> str:
+    """Write a throughput."""
+    return f"{rate:.1f}"
+
+
+def average(count: float) -> str:
+    """Write a number of things that need not be whole."""
+    return f"{count:.1f}"
+
+
 def written(column: Column, value: float | None, more_digits: int = 0) -> str:
     """Write a figure as its column does, with more digits where they are asked for; nothing for None."""
     return "" if value is None else f"{shown(column, value):.{DIGITS[column] + more_digits}f}"

@@ -16,7 +16,7 @@ from zoo_bench.session import Asked, Session
 from zoo_bench.sides import Side, find_side, side_of
 from zoo_bench.store import read_record
 from zoo_bench.table import Column
-from zoo_bench.units import HOST_MEMORY_HEAD, SHORT_HEADS, written
+from zoo_bench.units import HOST_MEMORY_HEAD, SHORT_HEADS, percent_change, written
 
 
 def compare(asked: Asked, a: str, b: str, *, markdown: bool) -> int:
@@ -79,7 +79,7 @@ def _named(side: Side) -> str:
 
 def _line(compared: Compared, *, on_host: bool) -> list[str]:
     head = HOST_MEMORY_HEAD if on_host and compared.column == "memory" else SHORT_HEADS[compared.column]
-    change = "" if compared.change is None else f"{compared.change:+.1%}"
+    change = "" if compared.change is None else percent_change(compared.change)
     values = [_with_interval(compared.column, side) for side in (compared.a, compared.b)]
     return [head, *values, change, compared.remark or compared.verdict]
 

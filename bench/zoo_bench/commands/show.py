@@ -34,9 +34,17 @@ from zoo_bench.remarks import Ground, remarks
 from zoo_bench.render import definition_text, row_figure
 from zoo_bench.session import Asked, Session
 from zoo_bench.table import COLUMNS, HAS, WITH_ENERGY, Column, build_row
-from zoo_bench.units import COLUMN_HEADS, GIB, HOST_MEMORY_HEAD, written
+from zoo_bench.units import (
+    COLUMN_HEADS,
+    HOST_MEMORY_HEAD,
+    average,
+    gigabytes,
+    kilowatt_hours,
+    milliseconds,
+    percent,
+    written,
+)
 
-AP_TEXT = "COCO AP@[.50:.95], in points"
 DIGEST_SHOWN = 16
 ENDED_BY = {"schedule": "its schedule", "cap": "the profile's cap", "precision": "the interval's precision"}
 
@@ -87,7 +95,7 @@ def _view(session: Session, word: str) -> View:
         return _view_of_run(session, run)
     row = build_row(found.cell, found.profile, records, WITH_ENERGY)
     runs = row.records or ((row.attempt,) if row.attempt else ())
-    if not runs:
+    if not runs or runs[0].status == "quarantined":
         return _view_without_runs(found, newest_of(found.cell.id, records))
     current = session.current(found.cell.backend)
     ground = Ground(None, newest_drivers(records), {found.cell.backend: current} if current else {})
@@ -113,11 +121,10 @@ def _view_of_run(session: Session, run: Record) -> View:
 
 
 def _figure_of(column: Column, record: Record) -> tuple[str, str, Figure]:
-    """Return a figure with its head and its definition."""
+    """Return a figure with its head and the definition that its run was made under."""
     on_host = record.cell["gpus"] == 0
     head = HOST_MEMORY_HEAD if column == "memory" and on_host else COLUMN_HEADS[column]
-    definition = AP_TEXT if column in ("box_ap", "mask_ap") else ""
-    definition = definition or definition_text(column, DEFAULT_MEMORY, on_host=on_host)
+    definition = record.definitions.get(column) or definition_text(column, DEFAULT_MEMORY, on_host=on_host)
     return head, definition, row_figure(column, record, DEFAULT_MEMORY, on_host=on_host)
 
 
@@ -144,7 +151,7 @@ def _detail(column: Column, record: Record) -> str:
         return _train_detail(measured.train)
     if column == "energy" and measured.energy:
         spent = measured.energy
-        return f"{spent.kwh:.3f} kWh in all, of {spent.gpus} GPUs, by NVML's {spent.source}"
+        return f"{kilowatt_hours(spent.kwh)} kWh in all, of {spent.gpus} GPUs, by NVML's {spent.source}"
     if column == "fps" and measured.infer:
         return _infer_detail(measured.infer)
     if column in ("box_ap", "mask_ap") and measured.scores:
@@ -165,16 +172,17 @@ def _memory_detail(memory: Memory) -> str:
     ]
     for peak in memory.allocator:
         counts += [(f"rank {peak.rank} allocated", peak.allocated_bytes), ("reserved", peak.reserved_bytes)]
-    told = ", ".join(f"{what} {count / GIB:.2f}" for what, count in counts if count is not None)
+    told = ", ".join(f"{what} {gigabytes(count, 2)}" for what, count in counts if count is not None)
     return "; ".join(filter(None, [told, *memory.problems]))
 
 
 def _train_detail(timing: TrainTiming) -> str:
+    times_s = (timing.median_s, timing.p10_s, timing.p90_s)
+    median, p10, p90 = (written("s_per_iter", time_s, more_digits=1) for time_s in times_s)
     return (
         f"{timing.iterations_measured} of {timing.iterations_run} iterations, batch {timing.batch_size}, "
         f"ended by {ENDED_BY[timing.ended_by]}: "
-        f"median {timing.median_s:.4f}, p10 {timing.p10_s:.4f}, p90 {timing.p90_s:.4f}; "
-        f"{timing.data_share:.1%} of the time waiting for data"
+        f"median {median}, p10 {p10}, p90 {p90}; {percent(timing.data_share)} of the time waiting for data"
     )
 
 
@@ -186,8 +194,8 @@ def _infer_detail(timing: InferTiming) -> str:
         "postprocess": timing.postprocess_s,
         "encode": timing.encode_s,
     }
-    split = ", ".join(f"{name} {seconds * 1000:.2f}" for name, seconds in parts.items())
-    return f"{timing.images} images, ms: {split}; {timing.detections_per_image:.1f} detections an image"
+    split = ", ".join(f"{name} {milliseconds(seconds)}" for name, seconds in parts.items())
+    return f"{timing.images} images, ms: {split}; {average(timing.detections_per_image)} detections an image"
 
 
 def _print_run(console: Console, session: Session, run: Record) -> None:
@@ -208,11 +216,13 @@ def _facts(run: Record) -> Iterator[tuple[str, str]]:
         yield "reason", run.reason
     if run.noise:
         yield "noise", describe(run.noise)
+    for kind in run.unwatched:
+        yield "not watched for", kind
     yield "phases", f"{', '.join(run.phases_done) or 'none'} done, of {', '.join(run.phases)}"
     yield "profile", run.profile
     machine = run.machine
     yield "machine", ", ".join([*filter(None, [machine_name(run)]), *gpu_lines(run)])
-    yield "CPU", f"{cpu_line(run)}, {machine.get('memory_bytes', 0) / GIB:.0f} GB"
+    yield "CPU", f"{cpu_line(run)}, {gigabytes(machine.get('memory_bytes', 0))} GB"
     yield "system", ", ".join(str(machine[key]) for key in ("os", "kernel") if machine.get(key))
     for what in ("interconnect", "container"):
         if machine.get(what):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.text import Text
 
 from zoo_bench.display import format_s, plain_table, short_names, table_console
 from zoo_bench.errors import EXIT_OK
 from zoo_bench.figures import figure
+from zoo_bench.noise import describe
 from zoo_bench.record import Record
 from zoo_bench.session import Asked, Session
 from zoo_bench.table import Column
@@ -26,8 +27,8 @@ def status(asked: Asked) -> int:
 
 
 def print_runs(runs: Sequence[tuple[str, Record | None]]) -> None:
-    """Print runs as a table of status and figures, then why each failed one failed and where its log is."""
-    console, table, failed = table_console(), plain_table(), list[Record]()
+    """Print runs as a table of status and figures, then why each failed or is noisy, and where its log is."""
+    console, table = table_console(), plain_table()
     table.add_column("cell", no_wrap=True)
     for head in ("status", "took", "s/iter", "fps", "box AP", "mask AP"):
         table.add_column(head, no_wrap=True, justify="left" if head == "status" else "right")
@@ -36,13 +37,29 @@ def print_runs(runs: Sequence[tuple[str, Record | None]]) -> None:
         if record is None:
             table.add_row(names[cell_id], Text("never run", style="dim"))
             continue
-        status = Text(record.status, style=STYLE.get(record.status, "red"))
-        table.add_row(names[cell_id], status, format_s(record.duration_s), *_figures(record))
-        if record.status != "succeeded":
-            failed.append(record)
+        table.add_row(names[cell_id], _status(record), format_s(record.duration_s), *_figures(record))
     console.print(table)
-    for record in failed:
-        console.print(Text(f"{record.cell_id}: {record.status}: {record.reason}\n    log: {record.files['log']}"))
+    for _, record in runs:
+        for line in _told(record) if record is not None else ():
+            console.print(Text(line))
+
+
+def _marked_noisy(record: Record) -> bool:
+    """A quarantined run has its noise for a reason: no need to say it twice."""
+    return bool(record.noise) and record.status != "quarantined"
+
+
+def _status(record: Record) -> Text:
+    noisy = _marked_noisy(record)
+    style = "yellow" if noisy and record.status == "succeeded" else STYLE.get(record.status, "red")
+    return Text(f"{record.status}, noisy" if noisy else record.status, style=style)
+
+
+def _told(record: Record) -> Iterator[str]:
+    if record.status != "succeeded":
+        yield f"{record.cell_id}: {record.status}: {record.reason}\n    log: {record.files['log']}"
+    if _marked_noisy(record):
+        yield f"{record.cell_id}: noisy: {describe(record.noise)}"
 
 
 def _figures(record: Record) -> list[str]:

@@ -16,8 +16,10 @@ def verify(asked: Asked, document: Path) -> int:
     published = _read(document)
     options = options_of(published, str(document))
     linked = links(published)
-    # A clean clone has no logs and models: what the document links is taken as there.
-    stored = render_from(Session.open(asked), options, linked.__contains__)
+    session = Session.open(asked)
+    root = session.workspace.root
+    # A clean clone has no logs and models: what the document links is taken as there. What is here must be linked.
+    stored = render_from(session, options, lambda file: file in linked or (root / file).is_file())
     if published == stored:
         print(f"{document}: equals the store")
         return EXIT_OK
