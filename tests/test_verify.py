@@ -47,6 +47,11 @@ def test_a_document_that_equals_the_store_is_good(published: tuple[Zoo, str]) ->
     assert verified(zoo, text) == (0, "MODEL_ZOO.md: equals the store\n")
 
 
+def test_line_ends_and_a_byte_order_mark_are_no_content(published: tuple[Zoo, str], tmp_path: Path) -> None:
+    zoo, text = published
+    assert verified(copied(zoo, tmp_path), "\ufeff" + text.replace("\n", "\r\n"))[0] == 0
+
+
 def test_it_is_good_in_a_clean_clone_that_has_no_logs_and_models(published: tuple[Zoo, str], tmp_path: Path) -> None:
     zoo, text = published
     clone = copied(zoo, tmp_path, with_runs=False)

@@ -32,8 +32,8 @@ def verify(asked: Asked, document: Path) -> int:
 
 def _read(document: Path) -> str:
     try:
-        with document.open(encoding="utf-8", newline="") as stream:
-            return stream.read()
+        # How lines end, and a mark of the encoding, are what git and editors change on some systems: no content.
+        return document.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{document}: cannot be read: {reason}", "name a document that render made") from None
