@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -338,3 +339,28 @@ def test_an_unknown_source_names_the_nearest(finished: Zoo) -> None:
     done = finished.call("compare", "--published", "detectron")
     assert done.returncode == 2
     assert "did you mean 'detectron2'" in done.stderr
+
+
+def test_a_date_that_no_calendar_has_after_it_is_refused(finished: Zoo) -> None:
+    done = finished.call("compare", "9999-12-31", "2026-11-24")
+    assert done.returncode == 2
+    assert "9999-12-31" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"files": {"log": "/etc/passwd"}}, "is not in the workspace"),
+        ({"files": {"log": "results/../../x"}}, "is not in the workspace"),
+        ({"started_unix_s": 1e18}, "started_unix_s"),
+    ],
+)
+def test_a_record_that_cannot_be_true_is_passed_over(
+    finished: Zoo, tmp_path: Path, change: dict[str, object], words: str
+) -> None:
+    path = tmp_path / "record.json"
+    values = finished.records[0].model_dump(mode="json")
+    path.write_text(json.dumps({**values, **change}), encoding="utf-8")
+    done = finished.call("compare", str(path), str(path))
+    assert done.returncode == 2
+    assert words in done.stderr

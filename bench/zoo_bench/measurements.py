@@ -25,6 +25,12 @@ class Interval(Strict):
     low: float
     high: float
 
+    @model_validator(mode="after")
+    def _in_order(self) -> Interval:
+        if self.low > self.high:
+            raise ValueError("low is above high")
+        return self
+
     def half_width(self, mean: float) -> float:
         """Return half its width, as a share of `mean`."""
         return (self.high - self.low) / 2.0 / mean

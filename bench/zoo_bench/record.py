@@ -5,6 +5,7 @@ Schema history: 1, the first. 2 adds intervals, energy, noise and the zoo's revi
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
@@ -15,6 +16,19 @@ from zoo_bench.recipe import Count, Phase, Strict
 from zoo_bench.revision import Revision
 
 Status = Literal["succeeded", "failed", "out_of_memory", "timed_out", "hung", "diverged", "interrupted", "quarantined"]
+
+
+LATEST_UNIX_S = 253_402_300_799  # the last second that has a date of four digits
+
+
+def _inside(path: str) -> str:
+    """Refuse a path that leaves the workspace: a document would link it."""
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        raise ValueError(f"'{path}' is not in the workspace")
+    return path
+
+
+InsidePath = Annotated[str, AfterValidator(_inside)]
 
 
 class Inputs(Strict):
@@ -31,7 +45,7 @@ class Checkpoint(Strict):
     `trained`: the whole schedule was run. `given`: the user supplied the file with --checkpoint.
     """
 
-    file: str
+    file: InsidePath
     sha256: str
     bytes: int
     trained: bool
@@ -97,7 +111,7 @@ class Record(Strict):
     reason: str
     phases: tuple[Phase, ...] = Field(description="the phases that were asked for")
     phases_done: tuple[Phase, ...]
-    started_unix_s: Annotated[float, Field(ge=0)]
+    started_unix_s: Annotated[float, Field(ge=0, le=LATEST_UNIX_S)]
     duration_s: Annotated[float, Field(ge=0)]
     measurements: Measurements
     noise: tuple[Noise, ...] = Field(default=(), description="what else happened on the machine while it was timed")
@@ -107,7 +121,7 @@ class Record(Strict):
     software: dict[str, str]
     revision: Revision | None = Field(default=None, description="of the zoo's files; None outside of git")
     checkpoint: Checkpoint | None
-    files: Annotated[dict[str, str], _holding(_Files)] = Field(
+    files: Annotated[dict[str, InsidePath], _holding(_Files)] = Field(
         description="log, events, samples, detections: relative to the workspace"
     )
     command: tuple[str, ...]

@@ -61,9 +61,9 @@ def find_side(word: str, records: Sequence[Record]) -> Side:
 def _end_of(word: str) -> datetime:
     try:
         moment = datetime.fromisoformat(word).replace(tzinfo=timezone.utc)
-    except ValueError as error:
+        return moment + (timedelta(days=1) if len(word) == len("2026-11-20") else timedelta())
+    except (ValueError, OverflowError) as error:
         raise ConfigError(f"'{word}' is no date: {error}", "write it like 2026-11-20 or 2026-11-20T18:30") from None
-    return moment + (timedelta(days=1) if len(word) == len("2026-11-20") else timedelta())
 
 
 def _newest(records: Iterable[Record]) -> dict[str, Record]:
