@@ -217,3 +217,8 @@ def test_show_starts_without_the_slow_imports(finished: Zoo) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=finished.root, capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
+
+
+def test_a_width_of_0_is_one_that_is_not_known(finished: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "0")
+    assert "s/iter" in finished.call("show", "*retinanet*").stdout

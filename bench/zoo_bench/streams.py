@@ -35,6 +35,8 @@ def set_up() -> None:
         pass
     os.close(descriptor)
     sys.stdout, sys.stderr = _stream(1, sys.stdout), _stream(2, sys.stderr)
+    if os.environ.get("COLUMNS") == "0":  # some CI systems: not known. Tables of no width would be empty
+        del os.environ["COLUMNS"]
 
 
 def exit_code(code: int) -> int:
