@@ -25,6 +25,7 @@ from simulated_node.node import GIB, Gpu, Process, Scenario
 from simulated_node.zoo import NodeWorkspace
 
 from zoo_bench.events import EventReader
+from zoo_bench.steady import steady_state
 from zoo_bench.timing import train_timing
 
 LIMIT = 0.01
@@ -84,7 +85,7 @@ def bare(workspace: NodeWorkspace, pair: int) -> float:
     """Run the worker alone; return its s/iter by the same rule."""
     record = workspace.records()[-1]
     events = EventReader(workspace.run_bare(record, workspace.root / f"bare{pair}")).read()
-    timing = train_timing(events, least_warmup=LEAST_WARMUP, schedule=ITERATIONS, half_width=None)
+    timing = train_timing(events, steady_state(events, LEAST_WARMUP), schedule=ITERATIONS, half_width=None)
     assert timing is not None
     return timing.mean_s
 

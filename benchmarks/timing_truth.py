@@ -33,6 +33,7 @@ from simulated_node.runs import SimulatedRun, iterations, write_events
 
 from zoo_bench.events import Event, EventReader
 from zoo_bench.measurements import TrainTiming
+from zoo_bench.steady import steady_state
 from zoo_bench.timing import PrecisionWatch, train_timing
 
 FIRST_SEED = 1_000_000
@@ -63,7 +64,7 @@ def events_of(run: SimulatedRun) -> list[Event]:
 
 def timed(events: list[Event]) -> TrainTiming:
     """Summarise; every run here is long enough for an interval."""
-    found = train_timing(events, least_warmup=LEAST_WARMUP, schedule=len(events), half_width=None)
+    found = train_timing(events, steady_state(events, LEAST_WARMUP), schedule=len(events), half_width=None)
     assert found is not None
     return found
 

@@ -47,7 +47,7 @@ def end_s(steps: list[Event], iteration: int) -> float:
 
 def timing(events: list[Event], *, least_warmup: int = 0, schedule: int | None = None) -> TrainTiming:
     steps = [event for event in events if event.name == "step"]
-    found = train_timing(events, least_warmup=least_warmup, schedule=schedule or len(steps), half_width=None)
+    found = train_timing(events, steady_state(events, least_warmup), schedule=schedule or len(steps), half_width=None)
     assert found is not None
     return found
 
@@ -163,10 +163,13 @@ def test_the_summary_is_of_the_steady_state() -> None:
 
 
 def test_nothing_measured_is_none_and_never_zero() -> None:
-    assert train_timing([], least_warmup=0, schedule=10, half_width=None) is None
-    assert train_timing(run([0.5]), least_warmup=5, schedule=10, half_width=None) is None
-    assert train_timing(run([0.5, -1.0]), least_warmup=0, schedule=10, half_width=None) is None
-    assert train_timing(run([0.5] * 99 + [float("inf")]), least_warmup=0, schedule=10, half_width=None) is None
+    def summary(events: list[Event], least_warmup: int) -> TrainTiming | None:
+        return train_timing(events, steady_state(events, least_warmup), schedule=10, half_width=None)
+
+    assert summary([], 0) is None
+    assert summary(run([0.5]), 5) is None
+    assert summary(run([0.5, -1.0]), 0) is None
+    assert summary(run([0.5] * 99 + [float("inf")]), 0) is None
     assert infer_timing([]) is None
     few = timing(run(noise(LEAST_VALUES - 1)))
     assert (few.interval, few.half_width) == (None, None)
@@ -195,7 +198,7 @@ def test_a_timing_says_why_it_ended(
     ran: int, planned: int, schedule: int, half_width: float | None, ended_by: str
 ) -> None:
     events = run(noise(ran), planned=planned)
-    found = train_timing(events, least_warmup=0, schedule=schedule, half_width=half_width)
+    found = train_timing(events, steady_state(events, 0), schedule=schedule, half_width=half_width)
     assert found is not None
     assert found.ended_by == ended_by
 

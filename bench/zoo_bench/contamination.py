@@ -22,13 +22,12 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from zoo_bench.events import Event
+from zoo_bench.events import Event, timed_images
 from zoo_bench.foreign import judge_processes
 from zoo_bench.noise import Noise
-from zoo_bench.telemetry import ClocksEvent, Floats, GpuSeries, HostSeries, Telemetry
+from zoo_bench.telemetry import ClocksEvent, Floats, GpuSeries, HostSeries, Span, Telemetry
 from zoo_bench.unwatched import unwatched
 
-Span = tuple[float, float]
 Mask = NDArray[np.bool_]
 
 SLOWDOWN = (
@@ -84,7 +83,7 @@ def judge_telemetry(events: Sequence[Event], telemetry: Telemetry, gpus: int) ->
 def timed_spans(events: Sequence[Event]) -> list[Span]:
     """Return when training and inference were going on, from their first timed thing to their last; monotonic."""
     steps = [event for event in events if event.name == "step"]
-    images = [event for event in events if event.name == "infer_step" and not event.fields.get("warmup")]
+    images = timed_images(events)
     spans = []
     if steps:
         spans.append((steps[0].time_s - steps[0].number("iteration_time_s"), steps[-1].time_s))

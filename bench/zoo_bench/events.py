@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from zoo_bench.text import printable_values
+from zoo_bench.text import each_text, printable
 
 PROTOCOL = 1
 EVENTS = frozenset(
@@ -63,6 +64,17 @@ class Event:
         return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else float("nan")
 
 
+def ended_s(step: Event) -> float:
+    """Return when the iteration of a `step` ended; the event may have been written some iterations later."""
+    end_s = step.number("end_s")
+    return step.time_s if math.isnan(end_s) else end_s
+
+
+def timed_images(events: Iterable[Event]) -> list[Event]:
+    """Return the images of inference that count: those after its warm-up."""
+    return [event for event in events if event.name == "infer_step" and not event.fields.get("warmup")]
+
+
 class EventReader:
     """Reads what has been added to an event file since the last call. `malformed` counts lines that are no events."""
 
@@ -93,7 +105,7 @@ class EventReader:
     def _parse(self, line: bytes) -> Event | None:
         try:
             read = json.loads(line, parse_constant=_refuse, parse_float=_float, parse_int=_int)
-            fields = printable_values(read)
+            fields = each_text(read, printable)
             protocol, name = fields.pop("protocol"), fields.pop("event")
             event = Event(_name(name), float(fields.pop("time_s")), float(fields.pop("unix_s")), fields)
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError, OverflowError):

@@ -18,7 +18,7 @@ import numpy as np
 
 from zoo_bench.events import Event
 from zoo_bench.noise import Noise
-from zoo_bench.telemetry import Floats, ProcessSeries, Telemetry, floats
+from zoo_bench.telemetry import Floats, ProcessSeries, Span, Telemetry, floats
 
 GIB = 2**30
 LEAST_SIGHTINGS = 2
@@ -30,7 +30,7 @@ SLACK_BYTES = GIB // 16
 
 
 def judge_processes(
-    events: Sequence[Event], telemetry: Telemetry, timed: Sequence[tuple[float, float]]
+    events: Sequence[Event], telemetry: Telemetry, timed: Sequence[Span]
 ) -> tuple[list[Noise], frozenset[int]]:
     """Return the strangers seen while something was timed, and the PIDs that are the job's own behind hidden ones."""
     noise: list[Noise] = []
@@ -57,7 +57,7 @@ def _is_stranger(one: ProcessSeries) -> bool:
     return bool(one.found("foreign").any()) or len(one.time_s) >= LEAST_SIGHTINGS
 
 
-def _overlaps(one: ProcessSeries, timed: Sequence[tuple[float, float]], reach_s: float) -> bool:
+def _overlaps(one: ProcessSeries, timed: Sequence[Span], reach_s: float) -> bool:
     first_s, last_s = one.time_s[0] - reach_s, one.time_s[-1]
     return any(first_s <= to_s and last_s >= from_s for from_s, to_s in timed)
 

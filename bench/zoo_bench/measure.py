@@ -26,7 +26,7 @@ def measure(
     measured = Measurements(
         train=train_timing(
             events,
-            least_warmup=cell.measure.warmup_iterations,
+            steady,
             schedule=cell.recipe.lr_schedule.iterations,
             half_width=cell.measure.train_half_width,
         ),

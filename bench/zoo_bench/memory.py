@@ -15,17 +15,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from zoo_bench.events import Event
+from zoo_bench.events import Event, ended_s
 from zoo_bench.measurements import AllocatorPeak, GpuMemory, Memory
 from zoo_bench.telemetry import Floats, GpuSeries, ProcessSeries, Telemetry, floats
 
 
 def training_end_s(events: Sequence[Event]) -> float:
     """Return when the last iteration ended (monotonic seconds); infinity where nothing was trained."""
-    ends = [
-        event.number("end_s") if "end_s" in event.fields else event.time_s for event in events if event.name == "step"
-    ]
-    return max(ends, default=math.inf)
+    return max((ended_s(event) for event in events if event.name == "step"), default=math.inf)
 
 
 def memory(

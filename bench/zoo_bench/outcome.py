@@ -6,7 +6,7 @@ import signal
 from collections.abc import Sequence
 from typing import Final
 
-from zoo_bench.events import Event
+from zoo_bench.events import Event, timed_images
 from zoo_bench.executors.local import Outcome
 from zoo_bench.recipe import PHASES, Phase
 from zoo_bench.record import Status
@@ -51,7 +51,7 @@ def _exit(code: int) -> str:
 
 def phases_done(events: Sequence[Event]) -> tuple[Phase, ...]:
     """Return the phases whose end the events show."""
-    infer = [event for event in events if event.name == "infer_step" and not event.fields.get("warmup")]
+    infer = timed_images(events)
     done = {
         "train": any(event.name == "checkpoint_saved" and event.fields.get("final") for event in events),
         "infer": bool(infer) and infer[-1].number("index") >= infer[-1].number("images"),

@@ -27,7 +27,7 @@ from zoo_bench.recipe import Phase
 from zoo_bench.record import Checkpoint, Record, Status
 from zoo_bench.revision import Revision
 from zoo_bench.store import Store
-from zoo_bench.text import printable
+from zoo_bench.text import each_text, printable
 from zoo_bench.workspace import Workspace
 
 DEFINITIONS = {
@@ -113,7 +113,7 @@ def _record(planned: PlannedCell, job: Job, outcome: Outcome, setting: Setting, 
         run_id=job.run_id,
         cell_id=planned.cell.id,
         profile=setting.profile,
-        cell=_published(resolved, root),
+        cell=each_text(resolved, lambda text: without_folders(text, root)),  # a path may name its user
         recipe_sha256=digest(recipe_values(resolved)),
         fingerprint=planned.fingerprint,
         inputs=planned.inputs,
@@ -188,15 +188,6 @@ def without_folders(text: str, root: Path) -> str:
         if folder.is_absolute() and folder != Path(folder.root):
             text = re.sub(r"(?<![\w.-])" + pattern.format(re.escape(str(folder))), name, text)
     return text
-
-
-def _published(value: Any, root: Path) -> Any:
-    """Return a JSON value with every path in it made relative, as `without_folders` does: one may name its user."""
-    if isinstance(value, str):
-        return without_folders(value, root)
-    if isinstance(value, dict):
-        return {key: _published(inner, root) for key, inner in value.items()}
-    return [_published(inner, root) for inner in value] if isinstance(value, list) else value
 
 
 def _software(events: Sequence[Event]) -> dict[str, str]:

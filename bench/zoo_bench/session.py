@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from zoo_bench.backends import Backend, backend_names, find_backend, has_backend, sources_sha256
 from zoo_bench.cell import Cell, expand
@@ -22,7 +21,6 @@ from zoo_bench.matrix import Matrix
 from zoo_bench.model_file import describe_model
 from zoo_bench.plan import PlannedCell, Request, make_plan, parse_phases
 from zoo_bench.provenance import CurrentInputs
-from zoo_bench.recipe import Trust
 from zoo_bench.record import Checkpoint, Inputs
 from zoo_bench.selector import choose
 from zoo_bench.store import Contents, Store
@@ -89,17 +87,18 @@ class Session:
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
-        """The chosen cells of the chosen profile, with --gpus laid over them."""
+        """The chosen cells of the chosen profile, with --gpus and --allow-noisy laid over them."""
         cells = choose(expand(self.matrix, self.profile), self.asked.select, self.asked.skip)
         if not cells:
             raise ConfigError("--skip leaves no cell", "take back a part of it")
-        changes: dict[str, Any] = {}
-        if self.asked.gpus is not None:
-            changes["gpus"] = self.asked.gpus
-        return tuple(cell.model_copy(update={**changes, "trust": self._trust(cell)}) for cell in cells)
+        return tuple(self._as_asked(cell) for cell in cells)
 
-    def _trust(self, cell: Cell) -> Trust:
-        return cell.trust.model_copy(update={"on_noise": "mark"}) if self.asked.allow_noisy else cell.trust
+    def _as_asked(self, cell: Cell) -> Cell:
+        if self.asked.gpus is not None:
+            cell = cell.model_copy(update={"gpus": self.asked.gpus})
+        if self.asked.allow_noisy:
+            cell = cell.model_copy(update={"trust": cell.trust.model_copy(update={"on_noise": "mark"})})
+        return cell
 
     def backend(self, cell: Cell) -> Backend:
         """The backend of a cell."""

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo_bench.events import Event
+from zoo_bench.events import Event, ended_s
 from zoo_bench.interval import LEAST_VALUES, long_run_variance
 from zoo_bench.telemetry import Floats, floats
 
@@ -86,23 +86,17 @@ def steady_state(events: Iterable[Event], least_warmup: int) -> SteadyState:
         iterations=tuple(int(step.number("iteration")) for step in kept),
         times_s=floats([step.number("iteration_time_s") for step in kept]),
         data_s=floats([step.number("data_time_s") for step in kept]),
-        ends_s=floats([_end_s(step) for step in kept]),
+        ends_s=floats([ended_s(step) for step in kept]),
         warmup_cut=warmup,
         pauses_cut=len(steps) - warmup - len(kept),
     )
-
-
-def _end_s(step: Event) -> float:
-    """When the iteration ended; the event may have been written some iterations later."""
-    end_s = step.number("end_s")
-    return step.time_s if math.isnan(end_s) else end_s
 
 
 def _announced(events: Sequence[Event], steps: Sequence[Event]) -> set[int]:
     """Return the places in `steps` of the iterations that paid for a checkpoint or an evaluation."""
     after_checkpoint = {int(event.number("iteration")) + 1 for event in events if event.name == "checkpoint_saved"}
     found = {place for place, step in enumerate(steps) if step.number("iteration") in after_checkpoint}
-    ends_s = floats([_end_s(step) for step in steps])
+    ends_s = floats([ended_s(step) for step in steps])
     for start_s, stop_s in _evaluations(events):
         first = int(np.searchsorted(ends_s, start_s, side="right"))
         last = int(np.searchsorted(ends_s, stop_s, side="left"))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
+Span: TypeAlias = tuple[float, float]  # from and to, monotonic seconds
 Owner = Literal["job", "foreign", "unknown"]
 OWNERS: tuple[Owner, ...] = get_args(Owner)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 from typing import Any
 
 
@@ -11,13 +12,13 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(map(_shown, text))
 
 
-def printable_values(value: Any) -> Any:
-    """Return a JSON value with `printable` done to every text in it."""
+def each_text(value: Any, change: Callable[[str], str]) -> Any:
+    """Return a JSON value with `change` done to every text in it, keys too."""
     if isinstance(value, str):
-        return printable(value)
+        return change(value)
     if isinstance(value, dict):
-        return {printable(key): printable_values(inner) for key, inner in value.items()}
-    return [printable_values(inner) for inner in value] if isinstance(value, list) else value
+        return {change(key): each_text(inner, change) for key, inner in value.items()}
+    return [each_text(inner, change) for inner in value] if isinstance(value, list) else value
 
 
 def _shown(character: str) -> str:

@@ -12,24 +12,23 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from zoo_bench.events import Event
+from zoo_bench.events import Event, timed_images
 from zoo_bench.interval import bootstrap_interval
 from zoo_bench.measurements import EndedBy, InferTiming, TrainTiming
-from zoo_bench.steady import LEAST_FOR_TRANSIENT, TIMING_EVENTS, steady_state
+from zoo_bench.steady import LEAST_FOR_TRANSIENT, TIMING_EVENTS, SteadyState, steady_state
 from zoo_bench.telemetry import Floats, floats
 
 INFER_PARTS = ("load_s", "preprocess_s", "forward_s", "postprocess_s", "encode_s")
 
 
 def train_timing(
-    events: Sequence[Event], *, least_warmup: int, schedule: int, half_width: float | None
+    events: Sequence[Event], steady: SteadyState, *, schedule: int, half_width: float | None
 ) -> TrainTiming | None:
-    """Summarise the steady state; None when no iteration is left to measure, or a time is no time.
+    """Summarise the steady state of these events; None when no iteration is left to measure, or a time is no time.
 
     `schedule` is the iterations of the whole schedule, `half_width` the precision at which the run might end.
     """
     steps = [event for event in events if event.name == "step"]
-    steady = steady_state(events, least_warmup)
     times_s = steady.times_s
     if not len(times_s) or not (np.isfinite(times_s) & (times_s > 0)).all():
         return None
@@ -60,7 +59,7 @@ def _ended_by(last: Event, schedule: int, half_width: float | None) -> EndedBy:
 
 def infer_timing(events: Iterable[Event]) -> InferTiming | None:
     """Average the parts of an image's time without the warm-up images; None when no image was timed."""
-    steps = [event for event in events if event.name == "infer_step" and not event.fields.get("warmup")]
+    steps = timed_images(events)
     if not steps:
         return None
     parts = {part: statistics.fmean(step.number(part) for step in steps) for part in INFER_PARTS}

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from zoo_bench.telemetry import Floats, GpuSeries, Telemetry
+from zoo_bench.telemetry import Floats, GpuSeries, Span, Telemetry
 
-Span = tuple[float, float]
 LEAST_SHARE = 0.9
 SHORT_S, GAP_S = 5.0, 2.0
 
