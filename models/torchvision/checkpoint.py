@@ -26,13 +26,12 @@ ZERO_EPSILON_FILES = {
 NAMES_SHOWN = 3
 
 
-def save_weights(model: nn.Module, path: Path) -> int:
-    """Write the model's weights and buffers as safetensors, beside and renamed; returns the file's bytes."""
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write the model's weights and buffers as safetensors, beside and renamed."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     beside = path.with_name(path.name + ".tmp")
     save_file(state, beside)
     os.replace(beside, path)
-    return path.stat().st_size
 
 
 def load_detector(model: nn.Module, path: Path) -> None:

@@ -7,26 +7,21 @@ encode: to the COCO results format, masks as run lengths.
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import cycle, islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from pycocotools import mask as rle
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNet
 
-from models import worker
-from models.torchvision.data import Sample, Split, image_stream, load_image
+from models import coco, report, worker
+from models.coco import Detection, Sample, Split
+from models.torchvision.data import image_stream, load_image
 
-Detection = dict[str, Any]
 MASK_THRESHOLD = 0.5
 
 
@@ -80,48 +75,21 @@ def _choose_boxes(model: RetinaNet, output: Any, images: ImageList) -> list[dict
 
 
 def encode(detections: dict[str, Tensor], image_id: int) -> list[Detection]:
-    """COCO results: boxes as x, y, width, height in the original image, masks as compressed run lengths."""
-    corners = detections["boxes"].cpu().double()
-    corners[:, 2:] -= corners[:, :2]
-    boxes, labels, scores = corners.tolist(), detections["labels"].tolist(), detections["scores"].tolist()
-    results = [
-        {"image_id": image_id, "category_id": label, "bbox": box, "score": score}
-        for box, label, score in zip(boxes, labels, scores, strict=True)
-    ]
-    if "masks" in detections and results:
-        masks = detections["masks"].to("cpu", torch.uint8).permute(1, 2, 0).numpy()
-        for result, encoded in zip(results, rle.encode(np.asfortranarray(masks)), strict=True):
-            encoded["counts"] = encoded["counts"].decode("ascii")
-            result["segmentation"] = encoded
-    return results
+    """COCO results of one image; its boxes and masks are in the original image."""
+    found = {name: value.cpu().numpy() for name, value in detections.items()}
+    return coco.encode(image_id, found["boxes"], found["labels"], found["scores"], found.get("masks"))
 
 
 @torch.inference_mode()
 def measure_inference(
     model: nn.Module, split: Split, device: torch.device, measure: dict[str, Any], events: worker.EventWriter
 ) -> None:
-    """Time the stages image by image, first over ``infer_warmup_images``, then over ``infer_images``.
-
-    A split with fewer images is gone through again.
-    """
+    """Time the stages image by image."""
     model.eval()
-    clock = Clock(device)
-    warmup = measure["infer_warmup_images"]
-    planned = warmup + measure["infer_images"]
-    for index, sample in enumerate(islice(cycle(split.samples), planned), start=1):
-        times, count = _timed(model, sample, device, clock)
-        events.write(
-            "infer_step",
-            index=index,
-            images=planned,
-            image_id=sample.image_id,
-            detections=count,
-            warmup=index <= warmup,
-            **times,
-        )
+    report.measure_inference(split, measure, partial(_timed, model, device, Clock(device)), events)
 
 
-def _timed(model: nn.Module, sample: Sample, device: torch.device, clock: Clock) -> tuple[dict[str, float], int]:
+def _timed(model: nn.Module, device: torch.device, clock: Clock, sample: Sample) -> tuple[dict[str, float], int]:
     started_s = clock.read_s()
     pixels = load_image(sample)
     loaded_s = clock.read_s()
@@ -156,23 +124,12 @@ def evaluate(
     """Write the detections on the split, or on its first ``limit`` images, for the harness to score."""
     model.eval()
     samples = split.samples[:limit]
-    events.write("eval_start", images=len(samples))
-    results: list[Detection] = []
-    for index, (sample, pixels) in enumerate(_with_pixels(samples, workers), start=1):
-        images = preprocess(model, pixels, device)
-        output = forward(model, images)
-        results += encode(postprocess(model, output, images, (sample.height, sample.width)), sample.image_id)
-        events.write("eval_step", index=index, images=len(samples))
-    write_detections(results, path)
-    events.write("eval_stop", detections=str(path), count=len(results))
+    stream = zip(samples, image_stream(samples, workers), strict=True)
+    found = (_detect(model, device, sample, pixels) for sample, pixels in stream)
+    report.evaluate(found, len(samples), path, events)
 
 
-def _with_pixels(samples: tuple[Sample, ...], workers: int) -> Iterator[tuple[Sample, Tensor]]:
-    return zip(samples, image_stream(samples, workers), strict=True)
-
-
-def write_detections(results: list[Detection], path: Path) -> None:
-    """Write a COCO results list, beside and renamed."""
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(json.dumps(results), encoding="utf-8")
-    os.replace(beside, path)
+def _detect(model: nn.Module, device: torch.device, sample: Sample, pixels: Tensor) -> list[Detection]:
+    images = preprocess(model, pixels, device)
+    detections = postprocess(model, forward(model, images), images, (sample.height, sample.width))
+    return encode(detections, sample.image_id)

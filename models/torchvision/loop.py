@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,13 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
-from models import worker
+from models import report, worker
+from models.coco import Split, with_objects
+from models.schedule import learning_rate, planned_iterations
 from models.torchvision.allocator import AllocatorPeaks
 from models.torchvision.checkpoint import save_weights
-from models.torchvision.data import Batch, Split, training_batches, with_objects
-from models.torchvision.optim import build_optimizer, learning_rate, set_learning_rate
+from models.torchvision.data import Batch, training_batches
+from models.torchvision.optim import build_optimizer, set_learning_rate
 from models.torchvision.steps import Begun, Ended, follow
 
 
@@ -28,12 +29,8 @@ def train(
     Raises WorkerError: kind "data" where no image has an object, "diverged" at the first loss that is not finite.
     """
     cell = job["cell"]
-    recipe, measured = cell["recipe"], cell["measure"]["train_iterations"]
-    scheduled = recipe["lr_schedule"]["iterations"]
-    planned = scheduled if measured is None else min(measured, scheduled)
+    recipe, planned = cell["recipe"], planned_iterations(cell)
     samples = with_objects(split.samples)
-    if not samples:
-        raise worker.WorkerError("no training image has an object", kind="data")
     batch_size = cell["images_per_gpu"] * max(cell["gpus"], 1)
     batches = training_batches(
         samples, cell["masks"], batch_size, recipe["input"]["flip_probability"], cell["seed"],
@@ -41,7 +38,7 @@ def train(
     )  # fmt: skip
     optimizer = build_optimizer(model.parameters(), recipe["optimizer"])
     model.train()
-    epochs, peaks = Epochs(len(samples), events), AllocatorPeaks(device, events)
+    epochs, peaks = report.Epochs(len(samples), events), AllocatorPeaks(device, events)
     steps = follow(device)
     iteration = 0
     while iteration < planned and not (iteration and worker.has_enough(job)):
@@ -51,62 +48,30 @@ def train(
         lr = learning_rate(iteration, recipe["optimizer"]["lr"], recipe["lr_schedule"])
         set_learning_rate(optimizer, lr)
         losses = train_step(model, batch, device, optimizer, recipe["optimizer"]["clip_norm"])
-        report(steps.add(Begun(iteration, lr), losses), planned, batch_size, events)
+        write_steps(steps.add(Begun(iteration, lr), losses), planned, batch_size, events)
         peaks.after_step()
-    report(steps.rest(), planned, batch_size, events)
+    write_steps(steps.rest(), planned, batch_size, events)
     epochs.end()
     peaks.write()
     path = Path(job["paths"]["model"])
-    size = save_weights(model, path)
-    events.write(
-        "checkpoint_saved",
-        path=str(path),
-        iteration=iteration,
-        final=True,
-        trained=iteration == scheduled,
-        bytes=size,
-    )
+    save_weights(model, path)
+    report.final_checkpoint(events, path, iteration, recipe["lr_schedule"]["iterations"])
 
 
-def report(ended: Iterable[Ended], planned: int, batch_size: int, events: worker.EventWriter) -> None:
+def write_steps(ended: Iterable[Ended], planned: int, batch_size: int, events: worker.EventWriter) -> None:
     """Write a step event for every iteration that has ended. Raises WorkerError, "diverged"."""
     for step in ended:
-        require_finite(step.losses, step.begun.iteration)
-        events.write(
-            "step",
-            iteration=step.begun.iteration,
-            iterations=planned,
-            loss=sum(step.losses.values()),
-            losses=step.losses,
+        report.step(
+            events,
+            step.begun.iteration,
+            planned,
+            step.losses,
+            batch_size,
             lr=step.begun.lr,
             iteration_time_s=step.iteration_time_s,
             data_time_s=step.data_time_s,
-            batch_size=batch_size,
             end_s=step.end_s,
         )
-
-
-class Epochs:
-    """Reports where an epoch starts and stops in an endless stream of batches: after as many images as there are."""
-
-    def __init__(self, images: int, events: worker.EventWriter) -> None:
-        self._images = images
-        self._events = events
-        self._seen = 0
-        self._epoch = 0
-
-    def before(self, batch_size: int) -> None:
-        """To be called before each batch is taken."""
-        if self._seen >= self._epoch * self._images:
-            self.end()
-            self._epoch += 1
-            self._events.write("epoch_start", epoch=self._epoch)
-        self._seen += batch_size
-
-    def end(self) -> None:
-        """To be called after the last batch."""
-        if self._epoch:
-            self._events.write("epoch_stop", epoch=self._epoch)
 
 
 def train_step(
@@ -122,14 +87,3 @@ def train_step(
         clip_grad_norm_(model.parameters(), clip_norm)
     optimizer.step()
     return {name: loss.detach() for name, loss in losses.items()}
-
-
-def require_finite(losses: dict[str, float], iteration: int) -> None:
-    """Raise WorkerError of kind "diverged" for a loss that is not finite."""
-    bad = {name: value for name, value in losses.items() if not math.isfinite(value)}
-    if bad:
-        named = ", ".join(f"{name} = {value}" for name, value in bad.items())
-        raise worker.WorkerError(
-            f"training diverged at iteration {iteration}: {named}. Lower the learning rate or clip the gradient.",
-            kind="diverged",
-        )

@@ -1,4 +1,4 @@
-"""Optimizer and learning rate of a recipe."""
+"""The optimizer of a recipe."""
 
 from __future__ import annotations
 
@@ -21,20 +21,6 @@ def build_optimizer(parameters: Iterable[nn.Parameter], values: dict[str, Any]) 
     if values["name"] == "adamw":
         return AdamW(learning, lr=lr, betas=(values["momentum"], 0.999), weight_decay=decay, fused=True)
     raise worker.WorkerError(f"unknown optimizer {values['name']!r}; this worker has sgd, adamw")
-
-
-def learning_rate(iteration: int, base: float, schedule: dict[str, Any]) -> float:
-    """Learning rate of an iteration (from 1): linear warm-up from ``warmup_factor``, then steps at the milestones.
-
-    The schedule of Detectron and torchvision: the factor grows from ``warmup_factor`` to 1 over
-    ``warmup_iterations``, and is multiplied by ``gamma`` after each milestone.
-    """
-    done = iteration - 1
-    factor = schedule["gamma"] ** sum(done >= milestone for milestone in schedule["milestones"])
-    if done < schedule["warmup_iterations"]:
-        share = done / schedule["warmup_iterations"]
-        factor *= schedule["warmup_factor"] * (1 - share) + share
-    return base * factor
 
 
 def set_learning_rate(optimizer: Optimizer, lr: float) -> None:

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from models import worker
+from models.coco import Split, read_splits
 from models.torchvision import infer
 from models.torchvision.checkpoint import load_detector
-from models.torchvision.data import Split, read_split
 from models.torchvision.detectors import build_detector
 from models.torchvision.loop import train
 from models.torchvision.probe import versions
@@ -72,26 +72,13 @@ def prepare_device(cell: dict[str, Any], devices: list[str]) -> torch.device:
     return torch.device("cuda", int(index))
 
 
-def read_splits(job: dict[str, Any]) -> dict[str, Split]:
-    """The annotation files that the job's phases need: train to learn from, val to measure and evaluate on."""
-    phases, masks = job["phases"], job["cell"]["masks"]
-    needed = {"train": "train" in phases, "val": "infer" in phases or "evaluate" in phases}
-    splits = {}
-    for name in (name for name, is_needed in needed.items() if is_needed):
-        folder = job["dataset"][name]
-        # Only what is trained on needs masks: the harness scores the rest.
-        splits[name] = read_split(Path(folder["images"]), Path(folder["annotations"]), masks and name == "train")
-        if not splits[name].samples:
-            raise worker.WorkerError(f"{folder['annotations']} has no images", kind="data")
-    return splits
-
-
 def prepare_model(job: dict[str, Any], splits: dict[str, Split], device: torch.device) -> nn.Module:
     """The cell's detector on its device: to be trained, or loaded from the job's checkpoint."""
     is_trained_here = "train" in job["phases"]
     if not is_trained_here and not job["checkpoint"]:
         raise worker.WorkerError("nothing to measure: the job neither trains nor names a checkpoint", kind="data")
-    num_classes = max(split.num_classes for split in splits.values())
+    # Classes are category ids, 0 being the background, as in torchvision's published models.
+    num_classes = max(split.category_ids[-1] for split in splits.values()) + 1
     model = build_detector(job["cell"], num_classes, load_backbone=is_trained_here)
     if not is_trained_here:
         load_detector(model, Path(job["checkpoint"]))

@@ -1,0 +1,43 @@
+"""The devices of a job as MXNet's contexts, and what has to be set before anything runs on them."""
+
+import random
+from typing import Any, Dict, List
+
+import mxnet as mx
+import numpy as np
+
+from models import worker
+
+
+def prepare_contexts(cell: Dict[str, Any], devices: List[str]) -> List[mx.Context]:
+    """Seed everything; return a context for each GPU, or as many of the CPU as ``options.cpu_contexts`` says (1).
+
+    Raises WorkerError for what this worker cannot do.
+    """
+    if cell["precision"] != "fp32":
+        raise worker.WorkerError(f"unknown precision {cell['precision']!r}; this worker has fp32")
+    random.seed(cell["seed"])
+    np.random.seed(cell["seed"] % 2**32)
+    mx.random.seed(cell["seed"] % 2**31)
+    if devices == ["cpu"]:
+        contexts = [mx.cpu(index) for index in range(cell["options"].get("cpu_contexts", 1))]
+    else:
+        contexts = [_gpu(name) for name in devices]
+    images_per_context(cell, contexts)
+    return contexts
+
+
+def images_per_context(cell: Dict[str, Any], contexts: List[mx.Context]) -> int:
+    """How many images of a batch each context trains on. Raises WorkerError where they cannot share it evenly."""
+    batch_size = cell["images_per_gpu"] * max(cell["gpus"], 1)
+    if not contexts or batch_size % len(contexts):
+        raise worker.WorkerError(f"a batch of {batch_size} images cannot be shared by {len(contexts)} contexts")
+    return batch_size // len(contexts)
+
+
+def _gpu(name: str) -> mx.Context:
+    kind, _, index = name.partition(":")
+    count = mx.context.num_gpus()
+    if kind != "gpu" or not index.isdigit() or int(index) >= count:
+        raise worker.WorkerError(f"the job wants {name}; MXNet sees {count} GPUs")
+    return mx.gpu(int(index))

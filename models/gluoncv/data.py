@@ -1,0 +1,245 @@
+"""Images and targets for training, prepared ahead in processes of their own.
+
+Those processes never call MXNet: after a fork, its engine's threads and the locks of its OpenMP library are not there
+any more, and the first operator would wait for ever. So they work in numpy and OpenCV alone (which GluonCV's own
+transforms call too), and hand over uint8 images; the rest is done on the device.
+"""
+
+import multiprocessing
+import multiprocessing.pool
+import signal
+from collections import deque
+from functools import partial
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+import cv2
+import numpy as np
+from gluoncv.data.transforms import bbox as box_transforms
+from gluoncv.model_zoo.rcnn.rpn.anchor import generate_base_anchors
+from gluoncv.model_zoo.rcnn.rpn.rpn_target import RPNTargetSampler
+from pycocotools import mask as coco_mask
+
+from models import worker
+from models.coco import Sample, load_masks, load_pixels
+from models.schedule import EndlessBatches
+
+BATCHES_AHEAD = 2  # for each loading process
+PATIENCE_S = 300.0
+FOREGROUND_IOU, BACKGROUND_IOU, FOREGROUND_SHARE = 0.7, 0.3, 0.5
+
+
+class AnchorLevel(NamedTuple):
+    """The anchors of one level: sizes in pixels, heights to widths, pixels between places."""
+
+    stride: int
+    sizes: Tuple[int, ...]
+    ratios: Tuple[float, ...]
+
+
+class Wanted(NamedTuple):
+    """How images are prepared. ``levels`` is empty for a detector that finds its targets itself."""
+
+    min_size: int
+    max_size: int
+    masks: bool
+    category_ids: Tuple[int, ...]
+    levels: Tuple[AnchorLevel, ...]
+    anchors_sampled: int
+
+
+class Prepared(NamedTuple):
+    """One training image: uint8 [H, W, 3], boxes [N, 4] as corners, classes [N] from 0, masks uint8 [N, H, W]."""
+
+    pixels: np.ndarray
+    boxes: np.ndarray
+    classes: np.ndarray
+    masks: Optional[np.ndarray]
+
+
+class Proposals(NamedTuple):
+    """The anchors that an image's region proposals are trained on, S of them.
+
+    ``places`` [S] among all its anchors; ``wanted`` [S]: 1 an object, 0 none, -1 nothing was left to sample;
+    ``targets`` [S, 4] the offsets to the objects.
+    """
+
+    places: np.ndarray
+    wanted: np.ndarray
+    targets: np.ndarray
+
+
+class Batch(NamedTuple):
+    """What one iteration trains on; all images will be padded to ``height`` and ``width``."""
+
+    images: List[Prepared]
+    proposals: List[Proposals]
+    anchor_count: int
+    height: int
+    width: int
+
+
+class Order(NamedTuple):
+    """A batch to be prepared: its samples with their flips, and the seed of what is drawn for it."""
+
+    drawn: List[Tuple[Sample, bool]]
+    seed: int
+
+
+class Loaders:
+    """Processes that prepare things ahead; with a count of 0, everything is prepared when it is asked for."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._pool = multiprocessing.get_context("fork").Pool(count, _begin) if count else None
+
+    def __enter__(self) -> "Loaders":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._pool is not None:
+            self._pool.terminate()
+            self._pool.join()
+
+    def in_order(self, prepare: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        """``prepare`` of every item, in their order; a failure is raised in its turn. ``items`` may be endless."""
+        guarded = partial(_guarded, prepare)
+        if self._pool is None:
+            for item in items:
+                yield _raised(guarded(item))
+            return
+        waiting = deque()  # type: deque
+        for item in items:
+            waiting.append(self._pool.apply_async(guarded, (item,)))
+            if len(waiting) > BATCHES_AHEAD * self._count:
+                yield _raised(_taken(waiting.popleft()))
+        while waiting:
+            yield _raised(_taken(waiting.popleft()))
+
+
+def _begin() -> None:
+    # Ctrl-C reaches the whole process group: the main process ends its loaders, they do not end by themselves.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    cv2.setNumThreads(0)
+
+
+def _guarded(prepare: Callable[[Any], Any], item: Any) -> Any:
+    # A failure is returned, not raised: the pool would turn it into a page of its own traceback.
+    try:
+        return prepare(item)
+    except worker.WorkerError as error:
+        return error
+
+
+def _taken(result: "multiprocessing.pool.AsyncResult[Any]") -> Any:
+    try:
+        return result.get(PATIENCE_S)
+    except multiprocessing.TimeoutError:
+        raise worker.WorkerError(
+            f"a data-loading process gave nothing for {PATIENCE_S:.0f} s: it hangs, or was killed (out of memory?)",
+            kind="data",
+        ) from None
+
+
+def _raised(item: Any) -> Any:
+    if isinstance(item, worker.WorkerError):
+        raise item
+    return item
+
+
+def training_batches(
+    samples: Sequence[Sample], wanted: Wanted, cell: Dict[str, Any], loaders: Loaders
+) -> Iterator[Batch]:
+    """Prepared batches without end; the same under one seed for any number of loading processes."""
+    batch_size = cell["images_per_gpu"] * max(cell["gpus"], 1)
+    flip, seed = cell["recipe"]["input"]["flip_probability"], cell["seed"]
+    orders = (
+        Order([(samples[index], is_flipped) for index, is_flipped in drawn], seed + number)
+        for number, drawn in enumerate(EndlessBatches(samples, batch_size, flip, seed))
+    )
+    return loaders.in_order(partial(prepare_batch, wanted), orders)
+
+
+def prepare_batch(wanted: Wanted, order: Order) -> Batch:
+    """Load a batch and choose the anchors that its region proposals are trained on."""
+    np.random.seed(order.seed % 2**32)  # GluonCV's sampler draws from numpy's global generator
+    images = [prepare(sample, flip, wanted) for sample, flip in order.drawn]
+    height = max(image.pixels.shape[0] for image in images)
+    width = max(image.pixels.shape[1] for image in images)
+    if not wanted.levels:
+        return Batch(images, [], 0, height, width)
+    anchors = anchors_of(wanted.levels, height, width)
+    proposals = [propose(image, anchors, wanted.anchors_sampled) for image in images]
+    return Batch(images, proposals, len(anchors), height, width)
+
+
+def prepare(sample: Sample, flip: bool, wanted: Wanted) -> Prepared:
+    """Load one image with its objects, in the size it is trained in, mirrored left to right if it is to be."""
+    pixels = resized(load_pixels(sample), wanted.min_size, wanted.max_size)
+    size = (pixels.shape[1], pixels.shape[0])
+    boxes = box_transforms.resize(sample.boxes, (sample.width, sample.height), size)
+    boxes = box_transforms.flip(boxes, size, flip_x=flip)
+    masks = None
+    if wanted.masks:
+        masks = np.stack([cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST) for mask in load_masks(sample)])
+    if flip:
+        pixels = pixels[:, ::-1]
+        masks = masks if masks is None else masks[:, :, ::-1]
+    classes = np.searchsorted(wanted.category_ids, sample.labels)
+    return Prepared(np.ascontiguousarray(pixels), boxes.astype(np.float32), classes.astype(np.float32), masks)
+
+
+def resized(pixels: np.ndarray, min_size: int, max_size: int) -> np.ndarray:
+    """The image with its shorter side at ``min_size``, or smaller so that the longer is ``max_size`` at most.
+
+    GluonCV's rule (``resize_short_within``): bilinear, sides rounded to whole pixels.
+    """
+    height, width = pixels.shape[:2]
+    scale = min_size / min(height, width)
+    if round(scale * max(height, width)) > max_size:
+        scale = max_size / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return pixels if size == (width, height) else cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
+
+
+def anchors_of(levels: Sequence[AnchorLevel], height: int, width: int) -> np.ndarray:
+    """All anchors of an image of this size, [N, 4] as corners, in the order of GluonCV's RPNAnchorGenerator."""
+    return np.concatenate([_level_anchors(level, height, width) for level in levels])
+
+
+def _level_anchors(level: AnchorLevel, height: int, width: int) -> np.ndarray:
+    base = generate_base_anchors(level.stride, level.sizes, level.ratios)
+    x, y = np.meshgrid(
+        np.arange(-(-width // level.stride)) * level.stride, np.arange(-(-height // level.stride)) * level.stride
+    )
+    places = np.stack([x.ravel(), y.ravel(), x.ravel(), y.ravel()], axis=1)
+    return (places[:, None] + base).reshape((-1, 4)).astype(np.float32)
+
+
+def propose(image: Prepared, anchors: np.ndarray, count: int) -> Proposals:
+    """Sample anchors with GluonCV's sampler: by overlap with the boxes, none that reaches out of the image."""
+    height, width = image.pixels.shape[:2]
+    overlaps = coco_mask.iou(_by_size(anchors), _by_size(image.boxes), [0] * len(image.boxes))
+    overlaps[(anchors[:, :2] < 0).any(axis=1) | (anchors[:, 2] >= width) | (anchors[:, 3] >= height)] = -1
+    sampler = RPNTargetSampler(count, FOREGROUND_IOU, BACKGROUND_IOU, FOREGROUND_SHARE)
+    samples, matches = sampler(overlaps)
+    chosen = np.flatnonzero(samples)[:count]
+    places, wanted = np.zeros(count, np.int32), np.full(count, -1, np.float32)
+    targets = np.zeros((count, 4), np.float32)
+    places[: len(chosen)] = chosen
+    wanted[: len(chosen)] = samples[chosen] > 0
+    objects = np.flatnonzero(wanted > 0)
+    targets[objects] = encoded(anchors[places[objects]], image.boxes[matches[places[objects]]])
+    return Proposals(places, wanted, targets)
+
+
+def _by_size(corners: np.ndarray) -> np.ndarray:
+    """Corners as x, y, width, height, which pycocotools takes: its overlaps cost a tenth of numpy's."""
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).astype(np.float64)
+
+
+def encoded(anchors: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """How to move and stretch anchors [N, 4] into boxes [N, 4] (Girshick et al. 2013, arXiv:1311.2524, appendix C)."""
+    from_size, to_size = anchors[:, 2:] - anchors[:, :2], boxes[:, 2:] - boxes[:, :2]
+    shift = (boxes[:, :2] + to_size / 2 - anchors[:, :2] - from_size / 2) / from_size
+    return np.concatenate([shift, np.log(to_size / from_size)], axis=1)

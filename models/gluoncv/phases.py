@@ -1,0 +1,57 @@
+"""A job's phases: what they need is read and built once, then train, infer and evaluate go in order."""
+
+from pathlib import Path
+from typing import Any, Dict, List
+
+import mxnet as mx
+
+from models import worker
+from models.coco import Split, read_splits
+from models.gluoncv import infer
+from models.gluoncv.contexts import images_per_context, prepare_contexts
+from models.gluoncv.data import Loaders
+from models.gluoncv.detectors import Detector, build_detector
+from models.gluoncv.loop import train
+from models.gluoncv.probe import versions
+from models.gluoncv.weights import load_detector, read_category_ids
+
+
+def run(job: Dict[str, Any], events: worker.EventWriter) -> None:
+    """Everything between ``init_start`` and ``run_stop``."""
+    cell, phases = job["cell"], job["phases"]
+    contexts = prepare_contexts(cell, job["devices"])
+    splits = read_splits(job)
+    # The loading processes are forked before MXNet has started a thread of its own.
+    with Loaders(cell["runtime"]["data_workers"]) as loaders:
+        detector = prepare_detector(job, splits, contexts)
+        events.write(
+            "init_stop",
+            environment=versions(),
+            parameters=detector.parameter_count(),
+            images={name: len(split.samples) for name, split in splits.items()},
+        )
+        events.write("run_start", phases=phases)
+        if "train" in phases:
+            events.phase = "train"
+            train(detector, splits["train"], contexts, loaders, job, events)
+        if "infer" in phases:
+            events.phase = "infer"
+            infer.measure_inference(detector, splits["val"], contexts[0], cell, events)
+        if "evaluate" in phases:
+            events.phase = "evaluate"
+            infer.evaluate(detector, splits["val"], contexts[0], loaders, job, events)
+
+
+def prepare_detector(job: Dict[str, Any], splits: Dict[str, Split], contexts: List[mx.Context]) -> Detector:
+    """The cell's detector on its contexts: to be trained, or loaded from the job's checkpoint."""
+    cell, checkpoint = job["cell"], None if "train" in job["phases"] else job["checkpoint"]
+    if "train" not in job["phases"] and not checkpoint:
+        raise worker.WorkerError("nothing to measure: the job neither trains nor names a checkpoint", kind="data")
+    known = {number for split in splits.values() for number in split.category_ids}
+    category_ids = (checkpoint and read_category_ids(Path(checkpoint))) or tuple(sorted(known))
+    most_objects = max(len(sample.boxes) for split in splits.values() for sample in split.samples)
+    share = images_per_context(cell, contexts)
+    detector = build_detector(cell, category_ids, contexts, share, most_objects, bool(checkpoint))
+    if checkpoint:
+        load_detector(detector.net, Path(checkpoint))
+    return detector

@@ -1,0 +1,169 @@
+"""Weights in and out: safetensors of our own, GluonCV's .params, and torchvision's files for the backbone.
+
+Nothing here unpickles what it does not know. A detector's file names its weights by the blocks they are in, and tells
+in its metadata which categories its classes are.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import urllib.request
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+import mxnet as mx
+import numpy as np
+from mxnet.gluon import Block, Parameter
+from mxnet.gluon.parameter import Constant
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save_file
+
+from models import worker
+from models.gluoncv.torch_file import read_torch_file
+
+# The first ImageNet weights of each, those that torchvision's detectors start from. The end of a name is the start of
+# its SHA-256; the same files in the same cache as the torchvision backend's.
+IMAGENET_ADDRESS = "https://download.pytorch.org/models/"
+IMAGENET = {"r18": "resnet18-f37072fd.pth", "r50": "resnet50-0676ba61.pth", "r101": "resnet101-63fe2227.pth"}
+DOWNLOAD_TIMEOUT_S = 30.0
+NAMES_SHOWN = 3
+CATEGORIES = "category_ids"
+NORM_NAMES = {"weight": "gamma", "bias": "beta", "running_mean": "running_mean", "running_var": "running_var"}
+
+
+def parameters_of(block: Block) -> Dict[str, Parameter]:
+    """Every parameter by the names of the blocks it is in, without constants such as anchors."""
+    found = block._collect_params_with_prefix()  # what save_parameters itself calls: there is no public name for it
+    return {name: value for name, value in found.items() if not isinstance(value, Constant)}
+
+
+def save_detector(net: Block, category_ids: Sequence[int], path: Path) -> None:
+    """Write the weights as safetensors, beside and renamed."""
+    state = {name: np.ascontiguousarray(value.data().asnumpy()) if len(value.list_ctx()) == 1 else
+             np.ascontiguousarray(value.list_data()[0].asnumpy()) for name, value in parameters_of(net).items()}
+    beside = path.with_name(path.name + ".tmp")
+    save_file(state, str(beside), metadata={CATEGORIES: json.dumps(list(category_ids))})
+    os.replace(str(beside), str(path))
+
+
+def read_category_ids(path: Path) -> Optional[Tuple[int, ...]]:
+    """The categories that a detector's file says its classes are; None where it does not say.
+
+    Raises WorkerError of kind "data" for a file that cannot be read.
+    """
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(str(path), "np") as stream:
+            metadata = stream.metadata() or {}
+        return tuple(int(number) for number in json.loads(metadata[CATEGORIES])) if CATEGORIES in metadata else None
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def load_detector(net: Block, path: Path) -> None:
+    """Load a whole detector. Raises WorkerError of kind "data" that names what is missing or does not fit."""
+    load_parameters(parameters_of(net), read_state(path), path)
+
+
+def read_state(path: Path) -> Dict[str, np.ndarray]:
+    """The named weights of a file: safetensors, GluonCV's .params, or PyTorch's .pth. Raises WorkerError, "data"."""
+    if path.suffix == ".pth":
+        return read_torch_file(path)
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(str(path)))
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no weights file {path}")
+        return {name.split(":", 1)[-1]: value.asnumpy() for name, value in mx.nd.load(str(path)).items()}
+    except (OSError, SafetensorError, mx.base.MXNetError, AttributeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def load_parameters(parameters: Mapping[str, Parameter], state: Mapping[str, np.ndarray], path: Path) -> None:
+    """Give every parameter its weights. Raises WorkerError of kind "data" that names the first that do not fit."""
+    missing = [name for name in parameters if name not in state]
+    unknown = [name for name in state if name not in parameters and not name.endswith(".anchors")]
+    differing = [
+        f"{name} has shape {state[name].shape} in the file and {parameter.shape} in the model"
+        for name, parameter in parameters.items()
+        if name in state and not _fits(state[name].shape, parameter.shape)
+    ]
+    problems = [
+        f"{len(names)} weights {what}: {_shown(names)}"
+        for names, what in ((missing, "are missing"), (unknown, "are not this model's"), (differing, "differ"))
+        if names
+    ]
+    if problems:
+        raise worker.WorkerError(f"{path} does not fit this model: {'; '.join(problems)}", kind="data")
+    for name, parameter in parameters.items():
+        parameter.set_data(mx.nd.array(state[name], dtype=parameter.dtype))
+
+
+def load_torchvision_resnet(body: Block, path: Path) -> None:
+    """Load a ResNet from a file with torchvision's names; its classifier is left out."""
+    state = from_torchvision_names(read_state(path))
+    parameters = {name: value for name, value in parameters_of(body).items() if not name.startswith("fc.")}
+    load_parameters(parameters, {name: value for name, value in state.items() if not name.startswith("fc.")}, path)
+
+
+def from_torchvision_names(state: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    """Rename a ResNet's weights: the blocks have the same names in GluonCV, but a batch norm's own weights differ."""
+    norms = {name.rsplit(".", 1)[0] for name in state if name.endswith(".running_mean")}
+    renamed = {}
+    for name, value in state.items():
+        block, _, own = name.rpartition(".")
+        if own != "num_batches_tracked":
+            renamed[f"{block}.{NORM_NAMES[own]}" if block in norms else name] = value
+    return renamed
+
+
+def imagenet_file(backbone: str) -> Path:
+    """The ImageNet weights in torch.hub's cache; fetched if they are not there and the network is."""
+    home = os.environ.get("TORCH_HOME") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache"), "torch"
+    )
+    name = IMAGENET[backbone]
+    path = Path(os.path.expanduser(home)) / "hub" / "checkpoints" / name
+    if not path.is_file():
+        _download(IMAGENET_ADDRESS + name, path)
+    return path
+
+
+def _download(url: str, path: Path) -> None:
+    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_S) as source, beside.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        wanted = path.stem.rsplit("-", 1)[-1]
+        if not hashlib.sha256(beside.read_bytes()).hexdigest().startswith(wanted):
+            raise OSError(f"its SHA-256 does not begin with {wanted}")
+        os.replace(str(beside), str(path))
+    except OSError as error:
+        raise worker.WorkerError(
+            f"ImageNet weights {path.name} are not in {path.parent} and could not be fetched ({error}). "
+            f"Fetch them where there is a network: curl --location --output {path} {url}",
+            kind="data",
+        ) from error
+    finally:
+        if beside.exists():
+            beside.unlink()
+
+
+def _fits(found: Tuple[int, ...], wanted: Optional[Tuple[int, ...]]) -> bool:
+    """Whether a shape is that of a parameter, in which 0 stands for what the first input will decide."""
+    return wanted is None or (
+        len(found) == len(wanted) and all(mine in (0, theirs) for theirs, mine in zip(found, wanted))
+    )
+
+
+def _unreadable(path: Path, error: BaseException) -> worker.WorkerError:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return worker.WorkerError(f"{path} cannot be read as weights: {reason}", kind="data")
+
+
+def _shown(names: List[str]) -> str:
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more

@@ -1,0 +1,103 @@
+"""What every worker tells of its phases: epochs, iterations, timed images, evaluated images. Python 3.6 syntax."""
+
+import math
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, List, Tuple
+
+from models import worker
+from models.coco import Detection, Sample, Split, write_detections
+
+
+class Epochs:
+    """Reports where an epoch starts and stops in an endless stream of batches: after as many images as there are."""
+
+    def __init__(self, images: int, events: worker.EventWriter) -> None:
+        self._images = images
+        self._events = events
+        self._seen = 0
+        self._epoch = 0
+
+    def before(self, batch_size: int) -> None:
+        """To be called before each batch is taken."""
+        if self._seen >= self._epoch * self._images:
+            self.end()
+            self._epoch += 1
+            self._events.write("epoch_start", epoch=self._epoch)
+        self._seen += batch_size
+
+    def end(self) -> None:
+        """To be called after the last batch."""
+        if self._epoch:
+            self._events.write("epoch_stop", epoch=self._epoch)
+
+
+def step(
+    events: worker.EventWriter, iteration: int, planned: int, losses: Dict[str, float], batch_size: int, **measured: float
+) -> None:
+    """Write the ``step`` of an iteration. Raises WorkerError of kind "diverged" for a loss that is not finite."""
+    bad = {name: value for name, value in losses.items() if not math.isfinite(value)}
+    if bad:
+        named = ", ".join(f"{name} = {value}" for name, value in bad.items())
+        raise worker.WorkerError(
+            f"training diverged at iteration {iteration}: {named}. Lower the learning rate or clip the gradient.",
+            kind="diverged",
+        )
+    events.write(
+        "step",
+        iteration=iteration,
+        iterations=planned,
+        loss=sum(losses.values()),
+        losses=losses,
+        batch_size=batch_size,
+        **measured,
+    )
+
+
+def final_checkpoint(events: worker.EventWriter, path: Path, iteration: int, scheduled: int) -> None:
+    """Write that the trained model is at ``path``."""
+    events.write(
+        "checkpoint_saved",
+        path=str(path),
+        iteration=iteration,
+        final=True,
+        trained=iteration == scheduled,
+        bytes=path.stat().st_size,
+    )
+
+
+def measure_inference(
+    split: Split,
+    measure: Dict[str, Any],
+    timed: Callable[[Sample], Tuple[Dict[str, float], int]],
+    events: worker.EventWriter,
+) -> None:
+    """Time image by image, first over ``infer_warmup_images``, then over ``infer_images``.
+
+    ``timed`` returns the seconds of each part and the number of detections. A split with fewer images is gone
+    through again.
+    """
+    warmup = measure["infer_warmup_images"]
+    planned = warmup + measure["infer_images"]
+    for index, sample in enumerate(islice(cycle(split.samples), planned), start=1):
+        times, count = timed(sample)
+        events.write(
+            "infer_step",
+            index=index,
+            images=planned,
+            image_id=sample.image_id,
+            detections=count,
+            warmup=index <= warmup,
+            **times,
+        )
+
+
+def evaluate(found: Iterable[List[Detection]], images: int, path: Path, events: worker.EventWriter) -> None:
+    """Write the detections of ``images`` images, which come one by one, for the harness to score."""
+    events.write("eval_start", images=images)
+    results: List[Detection] = []
+    for index, detections in enumerate(found, start=1):
+        results += detections
+        events.write("eval_step", index=index, images=images)
+    write_detections(results, path)
+    events.write("eval_stop", detections=str(path), count=len(results))

@@ -1,0 +1,60 @@
+"""Which images an iteration trains on, how many iterations there are, and at what learning rate.
+
+The same for every worker, so that two backends see the same images in the same order. numpy and Python 3.6 syntax.
+"""
+
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
+
+import numpy as np
+
+from models.coco import Sample
+
+Drawn = Tuple[int, bool]
+
+
+def planned_iterations(cell: Dict[str, Any]) -> int:
+    """The iterations a cell trains for: of its whole schedule, or the first of them that are measured."""
+    scheduled = int(cell["recipe"]["lr_schedule"]["iterations"])
+    return min(scheduled, cell["measure"]["train_iterations"] or scheduled)
+
+
+def learning_rate(iteration: int, base: float, schedule: Dict[str, Any]) -> float:
+    """Learning rate of an iteration (from 1): linear warm-up from ``warmup_factor``, then steps at the milestones.
+
+    The schedule of Detectron and torchvision: the factor grows from ``warmup_factor`` to 1 over
+    ``warmup_iterations``, and is multiplied by ``gamma`` after each milestone.
+    """
+    done = iteration - 1
+    factor = float(schedule["gamma"] ** sum(done >= milestone for milestone in schedule["milestones"]))
+    if done < schedule["warmup_iterations"]:
+        share = done / schedule["warmup_iterations"]
+        factor *= schedule["warmup_factor"] * (1 - share) + share
+    return base * factor
+
+
+class EndlessBatches:
+    """Batches of (index, flip) without end: one seeded shuffle of the images after another.
+
+    A batch holds only upright or only wide images, so that little of it is padding (as in Detectron's and
+    torchvision's own training). Endless, so that one loader, with its worker processes, serves the whole training.
+    """
+
+    def __init__(self, samples: Sequence[Sample], batch_size: int, flip_probability: float, seed: int) -> None:
+        self._upright = [sample.height > sample.width for sample in samples]
+        self._batch_size = batch_size
+        self._flip_probability = flip_probability
+        self._seed = seed
+
+    def __iter__(self) -> Iterator[List[Drawn]]:
+        # numpy promises that the stream of this old generator stays the same in every version.
+        generator = np.random.RandomState([self._seed % 2**32, self._seed // 2**32])
+        waiting: Dict[bool, List[Drawn]] = {True: [], False: []}
+        while True:
+            order = generator.permutation(len(self._upright)).tolist()
+            flips = (generator.random_sample(len(order)) < self._flip_probability).tolist()
+            for index, flip in zip(order, flips):
+                batch = waiting[self._upright[index]]
+                batch.append((index, flip))
+                if len(batch) == self._batch_size:
+                    yield list(batch)
+                    batch.clear()
