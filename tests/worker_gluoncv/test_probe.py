@@ -13,6 +13,15 @@ import pytest
 from models.gluoncv import probe
 
 ROOT = Path(__file__).resolve().parents[2]
+# What a worker imports, in an interpreter that tells of every connection it would make and program it would start.
+IMPORTS = """
+import sys
+WATCHED = ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system")
+sys.addaudithook(lambda event, arguments: print(event, arguments) if event in WATCHED else None)
+import models.gluoncv
+import mxnet
+import gluoncv.model_zoo, gluoncv.utils, gluoncv.data.batchify, gluoncv.data.transforms.presets.rcnn
+"""
 CUDA = """
 int cudaRuntimeGetVersion(int *version) { *version = 9000; return 0; }
 unsigned long cudnnGetVersion(void) { return 7605; }
@@ -86,3 +95,16 @@ def test_versions_of_cuda_are_asked_of_what_mxnet_was_linked_with(tmp_path: Path
     assert probe._cudnn_version(library) == "7.6.5"
     assert probe._nccl_version(library) == "2.7.8"
     assert probe._cuda_version(ctypes.CDLL(None)) is None
+
+
+@pytest.mark.skipif(sys.version_info < (3, 8), reason="audit hooks are of Python 3.8")
+def test_importing_the_frameworks_fetches_nothing_and_writes_nothing_at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "MXNET_HOME", "MPLCONFIGDIR"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", IMPORTS], cwd=ROOT, stdout=subprocess.PIPE, timeout=60, check=True)
+    told = done.stdout.decode().splitlines()
+    assert [line for line in told if "uname" not in line] == []  # platform.processor() of Python 3.8 starts it
+    assert list(tmp_path.iterdir()) == []
