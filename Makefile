@@ -13,8 +13,10 @@ LOCK_ARGS ?=
 export PYTHON
 
 BIN := .venv/bin
-COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \
-	--no-emit-index-url --custom-compile-command "make locks" $(LOCK_ARGS)
+# What interpreters that are older than the harness's read.
+OLD := models/*.py models/fake models/gluoncv tools/bootstrap.py
+LOCK := --quiet --generate-hashes --no-emit-index-url --custom-compile-command "make locks" $(LOCK_ARGS)
+COMPILE := $(BIN)/uv pip compile --universal $(LOCK)
 
 # Any Python 3.6 or newer can run it; it looks for one that is new enough itself.
 define bootstrap
@@ -46,18 +48,19 @@ test: lint ## lint, and every test: the harness's, and the worker's in its own e
 	$(BIN)/python tools/worker_tests.py $(PYTEST_ARGS)
 	$(call bootstrap,--hint)
 
-lint: prepare ## ruff and mypy
+lint: prepare ## ruff, mypy, and that what old interpreters read keeps to Python 3.6
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/vermin --quiet --no-tips --violations --target=3.6- $(OLD)
 
 bench: prepare ## the benchmarks of zoo-bench itself
 	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
 
 locks: prepare ## resolve every lock again
-	$(COMPILE) setup.py --extra dev requirements/dev.in --output-file requirements/dev.txt
-	$(COMPILE) requirements/uv.in --output-file requirements/uv.txt
-	$(COMPILE) requirements/worker-tests.in --output-file requirements/worker-tests.txt
-	@for file in models/*/locks/*.in; do echo "$$file"; $(COMPILE) "$$file" --output-file "$${file%.in}.txt" || exit 1; done
+	$(COMPILE) --python-version 3.10 setup.py --extra dev requirements/dev.in --output-file requirements/dev.txt
+	$(COMPILE) --python-version 3.10 requirements/uv.in --output-file requirements/uv.txt
+	$(COMPILE) --python-version 3.7 requirements/worker-tests.in --output-file requirements/worker-tests.txt
+	$(BIN)/python tools/locks.py $(LOCK)
 
 clean: ## remove what was made here, environments included; results stay
 	rm -rf .venv .zoo-bench build dist bench/*.egg-info .mypy_cache .pytest_cache .ruff_cache

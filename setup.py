@@ -100,6 +100,7 @@ setup(
             "types-PyYAML",
             "types-setuptools",
             "types-tabulate",
+            "vermin>=1.6",
         ]
     },
 )

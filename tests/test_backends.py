@@ -30,7 +30,7 @@ def workspace_with(root: Path, spec: str = SPEC, name: str = "tiny") -> Workspac
 
 def test_the_installed_backends_are_found_from_an_empty_folder(tmp_path: Path) -> None:
     workspace = Workspace.locate(tmp_path)
-    assert [backend.name for backend in list_backends(workspace)] == ["fake", "torchvision"]
+    assert [backend.name for backend in list_backends(workspace)] == ["fake", "gluoncv", "torchvision"]
     torchvision = find_backend("torchvision", workspace)
     assert torchvision.root == bundled_root()
     assert torchvision.spec.run == "models.torchvision.train"

@@ -113,10 +113,3 @@ def test_a_python_that_is_too_old_is_named_with_its_version(checkout: Path, tmp_
     old.chmod(0o755)
     done = bootstrap(checkout, Path(sys.executable), PYTHON=str(old))
     assert f"PYTHON={old} is Python 3.6; name a Python 3.10 or newer" in done.stderr
-
-
-def test_the_bootstrap_keeps_to_the_syntax_of_python_3_6() -> None:
-    import ast
-
-    source = (ROOT / "tools" / "bootstrap.py").read_text()
-    ast.parse(source, feature_version=(3, 6))

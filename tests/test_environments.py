@@ -169,15 +169,37 @@ def test_a_requirement_without_a_hash_is_refused(tmp_path: Path) -> None:
         ensure_environment(tiny(workspace), workspace, MachineConfig(), print)
 
 
+@pytest.mark.parametrize(
+    ("python", "ways"),
+    [
+        (">=3.90,<3.91", "pyenv install 3.14, or .*/uv python install 3.14"),
+        ("==3.8", "pyenv install 3.8, or .*/uv python install 3.8"),
+        ("==3.7", "pyenv install 3.7"),  # which uv does not have any more
+    ],
+)
 def test_no_python_that_fits_is_an_error_that_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str, ways: str
 ) -> None:
     monkeypatch.setenv("UV_PYTHON_DOWNLOADS", "never")
-    workspace = make_workspace(tmp_path, python=">=3.90,<3.91")
+    for variable in ("PATH", "HOME", "PYENV_ROOT", "UV_PYTHON_INSTALL_DIR"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    workspace = make_workspace(tmp_path, python=python)
     with pytest.raises(EnvironmentBuildError) as caught:
         ensure_environment(tiny(workspace), workspace, MachineConfig(), print)
-    assert "install a Python >=3.90,<3.91" in caught.value.hint
-    assert "machine.yaml" in caught.value.hint
+    told = rf"install a Python {python} \({ways}\); or name one that has the packages in machine\.yaml"
+    assert re.fullmatch(told, caught.value.hint)
+
+
+def test_pyenv_is_looked_for_where_it_says_that_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = sys.version_info[:2]
+    minor = 11 if own != (3, 11) else 12
+    python = tmp_path / "versions" / f"3.{minor}.1" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!/bin/sh\necho 3.{minor}\n")
+    python.chmod(0o755)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    assert find_interpreter(f"==3.{minor}") == python
 
 
 def test_too_little_disk_is_said_before_anything_is_downloaded(tmp_path: Path) -> None:
@@ -257,5 +279,6 @@ def test_a_shim_that_does_not_run_is_passed_over(tmp_path: Path, monkeypatch: py
     shim.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("PYENV_ROOT", raising=False)
     assert interpreter_version(shim) is None
     assert find_interpreter(f"==3.{minor}") is None

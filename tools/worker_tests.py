@@ -1,12 +1,15 @@
-"""Runs tests/worker_torchvision in the torchvision worker environment; arguments go to pytest.
+"""Runs the tests of the workers, tests/worker_<backend>, each in the worker environment of its backend.
 
-The environment is the one `zoo-bench run` uses, built by the same code. pytest is not part of it: it is
-installed into a folder of its own, from requirements/worker-tests.txt, and laid over the environment with
+    tools/worker_tests.py [--backend NAME] [arguments for pytest]
+
+The environments are those `zoo-bench run` uses, built by the same code. pytest is not part of them: it is
+installed into folders of its own, from requirements/worker-tests.txt, and laid over each environment with
 PYTHONPATH, so that testing changes nothing of what a record's fingerprint speaks of.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import subprocess
@@ -22,14 +25,28 @@ from zoo_bench.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements" / "worker-tests.txt"
-TESTS = ROOT / "tests" / "worker_torchvision"
+FOLDERS = {path.name.removeprefix("worker_"): path for path in sorted((ROOT / "tests").glob("worker_*"))}
+NOTHING_SELECTED = 5  # pytest's exit code; another backend's tests may be meant
 
 
 def main(arguments: list[str]) -> int:
-    """Build what is missing and run the tests; return pytest's exit code."""
+    """Build what is missing and run the tests; return the first exit code of pytest that is not 0."""
+    parser = argparse.ArgumentParser(description="Runs the tests of the workers.", allow_abbrev=False)
+    parser.add_argument("--backend", choices=list(FOLDERS), help="run the tests of this one only; default: all")
+    chosen, for_pytest = parser.parse_known_args(arguments)
+    codes = []
+    for name in [chosen.backend] if chosen.backend else FOLDERS:
+        print(f"tests/{FOLDERS[name].name}, in the environment of {name}:", flush=True)
+        codes.append(run_tests(name, for_pytest))
+    failed = [code for code in codes if code not in (0, NOTHING_SELECTED)]
+    return next(iter(failed), min(codes))
+
+
+def run_tests(name: str, arguments: list[str]) -> int:
+    """Run the tests of one backend's worker in its environment; return pytest's exit code."""
     workspace = Workspace.locate(ROOT)
     try:
-        backend = find_backend("torchvision", workspace)
+        backend = find_backend(name, workspace)
         environment = ensure_environment(backend, workspace, load_machine_config(workspace), print)
     except ZooBenchError as error:
         print(f"{error.message}\n{error.hint}", file=sys.stderr)
@@ -37,7 +54,7 @@ def main(arguments: list[str]) -> int:
     overlay = ensure_overlay(environment, workspace)
     variables = worker_variables()
     variables["PYTHONPATH"] = os.pathsep.join([str(overlay), variables["PYTHONPATH"]])
-    command = [str(environment.python), "-m", "pytest", str(TESTS), *arguments]
+    command = [str(environment.python), "-m", "pytest", str(FOLDERS[name]), *arguments]
     return subprocess.run(command, cwd=ROOT, env=variables, check=False).returncode
 
 

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from zoo_bench.backends import Backend, Variant
 from zoo_bench.errors import EnvironmentBuildError
-from zoo_bench.installer import Installer, Progress
+from zoo_bench.installer import UV_OLDEST_PYTHON, Installer, Progress, uv_path
 from zoo_bench.interpreters import Version, find_interpreter, interpreter_version, newest, satisfies
 from zoo_bench.machine_config import MachineConfig
 from zoo_bench.workspace import Workspace
@@ -234,13 +234,21 @@ def _install(uv: Installer, variant: Variant, lock: Path, building: _Place) -> N
     # Relocatable, because the folder is renamed when it is complete.
     uv.run(
         ("venv", "--relocatable", "--no-project", "--python", python, str(building.folder)),
-        f"install a Python {variant.python} (apt-get install python{newest(variant.python)}, or pyenv "
-        f"install {newest(variant.python)}); or name one that has the packages in machine.yaml",
+        _python_advice(variant.python),
     )
     uv.run(
         ("pip", "sync", "--python", str(building.python), "--require-hashes", str(lock)),
         "if the network failed, run the same command again: what was downloaded is kept",
     )
+
+
+def _python_advice(wanted: str) -> str:
+    """Say how a Python comes onto this machine. Systems' own packages are no way: they have one or two versions."""
+    version = newest(wanted)
+    ways = [f"pyenv install {version}"]
+    if satisfies(UV_OLDEST_PYTHON, f"<={version}"):
+        ways.append(f"{uv_path()} python install {version}")
+    return f"install a Python {wanted} ({', or '.join(ways)}); or name one that has the packages in machine.yaml"
 
 
 def _check_disk(place: _Place, variant: Variant, label: str) -> None:

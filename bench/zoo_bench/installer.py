@@ -13,6 +13,7 @@ from zoo_bench.errors import EnvironmentBuildError
 
 Progress = Callable[[str], None]
 LOG_LINES_SHOWN = 12
+UV_OLDEST_PYTHON = (3, 8)  # of those that uv downloads; it works with older ones that are there
 TOLD = ("Downloading", "Building", "Prepared", "Installed")
 # The certificates of Debian and Alpine, of Fedora and Red Hat, and of SUSE. uv trusts a list of its own,
 # which lacks the root of an organisation whose proxy signs again what it passes on; the system's has it.

@@ -75,6 +75,6 @@ def _candidates(wanted: str) -> Iterator[Path]:
         found = shutil.which(name)
         if found:
             yield Path(found)
-    versions = Path(os.path.expanduser("~/.pyenv/versions"))
+    versions = Path(os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")) / "versions"
     for minor in minors:
         yield from sorted(versions.glob(f"3.{minor}.*/bin/python"), reverse=True)

@@ -16,13 +16,18 @@ LINES_SHOWN = 12
 
 
 class Probe(BaseModel):
-    """What a backend's probe module printed. `arch_list` holds the build's targets, such as ``sm_70``."""
+    """What a backend's probe module printed.
+
+    `arch_list` holds the build's targets, such as ``sm_70``; it is empty where they are not known.
+    `missing_libraries` names the shared libraries that the framework needs and this machine lacks.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     versions: dict[str, str | None]
     arch_list: tuple[str, ...] = ()
     cuda_available: bool = False
+    missing_libraries: tuple[str, ...] = ()
 
 
 def probe_backend(backend: Backend, python: Path) -> Probe | None:
@@ -47,7 +52,7 @@ def probe_backend(backend: Backend, python: Path) -> Probe | None:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise EnvironmentBuildError(f"{backend.name}: {' '.join(command)}: {error}") from None
+        raise EnvironmentBuildError(f"{backend.name}: {' '.join(command)}: {error}", _advice(backend, python)) from None
     if done.returncode != 0:
         said = "\n".join(f"  {line}" for line in done.stderr.splitlines()[-LINES_SHOWN:])
         raise EnvironmentBuildError(
@@ -55,17 +60,18 @@ def probe_backend(backend: Backend, python: Path) -> Probe | None:
             f"{' '.join(command)} said:\n{said}",
             _advice(backend, python),
         )
-    return _read(backend, done.stdout, command)
+    return _read(backend, python, done.stdout, command)
 
 
-def _read(backend: Backend, printed: str, command: list[str]) -> Probe:
+def _read(backend: Backend, python: Path, printed: str, command: list[str]) -> Probe:
     # Frameworks print on import; the probe's object is the last line.
     last = next((line for line in reversed(printed.splitlines()) if line.strip()), "")
     try:
         return Probe.model_validate(json.loads(last))
     except (json.JSONDecodeError, ValidationError):
         raise EnvironmentBuildError(
-            f"{backend.name}: {' '.join(command)} printed no JSON object with 'versions': {last[:200]!r}"
+            f"{backend.name}: {' '.join(command)} printed no JSON object with 'versions': {last[:200]!r}",
+            _advice(backend, python),
         ) from None
 
 

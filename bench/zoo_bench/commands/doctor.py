@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +14,7 @@ from zoo_bench.cell import expand
 from zoo_bench.datasets.locate import declared_kind, locate, missing, prepare
 from zoo_bench.display import bar, plain_table, table_console
 from zoo_bench.environments import EnvironmentStatus, ensure_environment, environment_status
-from zoo_bench.errors import EXIT_OK
+from zoo_bench.errors import EXIT_OK, EnvironmentBuildError
 from zoo_bench.machine import MachineInfo, describe_limits, describe_machine
 from zoo_bench.preflight import needs_of, shortcomings
 from zoo_bench.probe import Probe, probe_backend
@@ -32,12 +32,16 @@ STYLE: dict[Verdict, str] = {"ok": "green", "warn": "yellow", "lacks": "red"}
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; `remedy` is what to do when it is not well."""
+    """One thing that was looked at; `remedy` is what to do when it is not well.
+
+    `stops` is the backend whose worker cannot start as things are.
+    """
 
     what: str
     verdict: Verdict
     found: str
     remedy: str = ""
+    stops: str | None = None
 
 
 def doctor(asked: Asked, *, fix: bool) -> int:
@@ -50,23 +54,30 @@ def doctor(asked: Asked, *, fix: bool) -> int:
     table = plain_table("this machine")
     for head in ("what", "", "found", "what to do"):
         table.add_column(head, overflow="fold")
-    for finding in (
-        *_machine(machine),
-        *_limits(session),
-        *_environments(session, machine),
-        *_datasets(session),
-    ):
+    environments = tuple(_environments(session, machine))
+    for finding in (*_machine(machine), *_limits(session), *environments, *_datasets(session)):
         verdict = Text(finding.verdict, style=STYLE[finding.verdict])
         table.add_row(finding.what, verdict, Text(finding.found), Text(finding.remedy))
     console.print(table)
     for name, profile in session.matrix.profiles.items():
-        lacking = shortcomings(session, needs_of(expand(session.matrix, name)), machine)
+        cells = expand(session.matrix, name)
+        lacking = shortcomings(session, needs_of(cells), machine)
+        lacking += _stopped(environments, {cell.backend for cell in cells})
         verdict = Text(f"profile {name} ({profile.description}): ")
         verdict.append("would run here" if not lacking else "would not run here", style="red" if lacking else "green")
         console.print(verdict, soft_wrap=True)
         for problem in lacking:
             console.print(Text(f"  - {problem}"), soft_wrap=True)
     return EXIT_OK
+
+
+def _stopped(environments: Iterable[Finding], backends: Container[str]) -> list[str]:
+    """Say which of the backends could not start a worker: `run` does not ask before, for it would take seconds."""
+    return [
+        f"backend {finding.stops}: its worker cannot start, see '{finding.what}' above"
+        for finding in environments
+        if finding.stops is not None and finding.stops in backends
+    ]
 
 
 def _machine(machine: MachineInfo) -> Iterator[Finding]:
@@ -113,31 +124,63 @@ def _environments(session: Session, machine: MachineInfo) -> Iterator[Finding]:
             remedy = "zoo-bench doctor --fix" if status.source == "built" else "correct machine.yaml"
             yield Finding(what, "lacks", status.detail, remedy)
             continue
-        probe = probe_backend(backend, status.python)
-        yield Finding(what, "ok", _versions(probe) or status.detail)
-        if probe is not None:
-            yield from _architectures(backend, status, probe, machine)
+        try:
+            probe = probe_backend(backend, status.python)
+        except EnvironmentBuildError as error:  # one broken environment must not hide what else was found
+            yield Finding(what, "lacks", error.message, error.hint, stops=backend.name)
+            continue
+        yield Finding(what, "ok", _versions(probe) if probe else status.detail)
+        if probe is not None and probe.missing_libraries:
+            yield _libraries(backend, status, probe)
+        elif probe is not None and machine.gpus:
+            yield from _on_gpus(backend, status, probe, machine)
 
 
-def _versions(probe: Probe | None) -> str:
-    return ", ".join(f"{name} {version}" for name, version in probe.versions.items()) if probe else ""
+def _versions(probe: Probe) -> str:
+    return ", ".join(f"{name} {version}" for name, version in probe.versions.items() if version is not None)
+
+
+def _libraries(backend: Backend, status: EnvironmentStatus, probe: Probe) -> Finding:
+    """The shared libraries without which the framework does not even start."""
+    names = ", ".join(probe.missing_libraries)
+    return Finding(
+        f"{backend.name} ({status.variant}) libraries",
+        "lacks",
+        f"{backend.variant(status.variant).about}, needs what this machine lacks: {names}",
+        "install them (libcuda comes with the NVIDIA driver), or name the folder they are in in LD_LIBRARY_PATH; or "
+        f"{_another_variant(backend, status)}",
+        stops=backend.name,
+    )
+
+
+def _another_variant(backend: Backend, status: EnvironmentStatus) -> str:
+    others = ", ".join(name for name in backend.spec.variants if name != status.variant)
+    return f"machine.yaml: backends: {{{backend.name}: {{variant: ...}}}} ({others})"
+
+
+def _on_gpus(backend: Backend, status: EnvironmentStatus, probe: Probe, machine: MachineInfo) -> Iterator[Finding]:
+    """Whether the framework can use them at all, and has code for them where it says for which it has."""
+    what = f"{backend.name} on GPUs"
+    if not probe.cuda_available and probe.versions.get("cuda", "unknown") is None:
+        yield Finding(what, "lacks", "the framework's build is for CPUs alone", _another_variant(backend, status))
+    elif not probe.cuda_available:
+        found = "the framework cannot use the GPUs: the driver is too old for its CUDA, or the devices are hidden"
+        yield Finding(what, "lacks", found, "update the driver, or choose another variant")
+    if probe.arch_list:
+        yield from _architectures(backend, status, probe, machine)
 
 
 def _architectures(
     backend: Backend, status: EnvironmentStatus, probe: Probe, machine: MachineInfo
 ) -> Iterator[Finding]:
     """Whether the framework's build has code for each GPU: the same major version, the same or a lower minor one."""
-    if machine.gpus and not probe.cuda_available:
-        found = "the framework cannot use the GPUs: the driver is too old for its CUDA, or the devices are hidden"
-        yield Finding(f"{backend.name} on GPUs", "lacks", found, "update the driver, or choose another variant")
     for gpu in machine.gpus:
         major, minor = (int(part) for part in gpu.compute_capability.split("."))
         built = [divmod(int(name.removeprefix("sm_")), 10) for name in probe.arch_list if name[3:].isdigit()]
         fits = any(theirs == (major, lower) for theirs in built for lower in range(minor + 1))
         what = f"{backend.name} on GPU {gpu.index}"
         found = f"sm_{major}{minor}; the build has {', '.join(probe.arch_list)}"
-        others = ", ".join(name for name in backend.spec.variants if name != status.variant)
-        remedy = f"machine.yaml: backends: {{{backend.name}: {{variant: ...}}}} ({others})"
+        remedy = _another_variant(backend, status)
         yield Finding(what, "ok", found) if fits else Finding(what, "lacks", found, remedy)
 
 
