@@ -140,6 +140,8 @@ def render(
     root: Root = None,
     matrix: MatrixFile = None,
     profile: ProfileName = None,
+    backend: options.Backends = None,
+    tables: options.TablesLaidOut = None,
     mem_def: options.MemoryCounted = "nvml",
     mem_agg: options.MemoryOverGpus = "max",
     energy: options.EnergyColumn = False,
@@ -151,10 +153,12 @@ def render(
     kept in its last line, for `zoo-bench verify`.
     """
     from zoo_bench.commands.render import render as command
-    from zoo_bench.document import DocumentOptions, memory_definition
+    from zoo_bench.document import DocumentOptions, chosen_backends, chosen_tables, memory_definition
     from zoo_bench.session import Asked
 
-    chosen = DocumentOptions(profile, memory_definition(mem_def, mem_agg), energy, not no_stale_marks)
+    memory = memory_definition(mem_def, mem_agg)
+    ours, laid_out = chosen_backends(backend), chosen_tables(tables)
+    chosen = DocumentOptions(profile, memory, energy, not no_stale_marks, ours, laid_out)
     return command(Asked(root, matrix, profile), chosen)
 
 

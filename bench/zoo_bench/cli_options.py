@@ -25,6 +25,18 @@ def complete_cells(incomplete: str) -> list[str]:
     return _beginning(incomplete, (cell.id for profile in matrix.profiles for cell in expand(matrix, profile)))
 
 
+def complete_backends(incomplete: str) -> list[str]:
+    """Backends that the matrix at hand has cells of, for the shell; after a comma, those that are not named yet."""
+    from zoo_bench.cell import expand
+    from zoo_bench.session import Asked, Session
+
+    matrix = Session.open(Asked()).matrix
+    named, comma, _ = incomplete.rpartition(",")
+    backends = (cell.backend for profile in matrix.profiles for cell in expand(matrix, profile))
+    words = (f"{named}{comma}{name}" for name in backends if name not in named.split(","))
+    return _beginning(incomplete, words)
+
+
 def complete_cells_and_runs(incomplete: str) -> list[str]:
     """Ids of cells, with and without their backend, and of runs, for the shell."""
     cells = complete_cells("")
@@ -99,6 +111,26 @@ CheckpointFile = Annotated[
 
 AllowNoisy = Annotated[
     bool, typer.Option("--allow-noisy", help="Keep figures that something else on the machine spoiled, marked.")
+]
+Backends = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        autocompletion=complete_backends,
+        help="Whose cells fill the document: torchvision, or several: torchvision,gluoncv. Default: the matrix's "
+        "document.backends.",
+        show_default=False,
+    ),
+]
+TablesLaidOut = Annotated[
+    str | None,
+    typer.Option(
+        "--tables",
+        autocompletion=lambda incomplete: _beginning(incomplete, ("together", "apart")),
+        help="Of several backends: together (one table a detector) or apart (each backend its own). Default: the "
+        "matrix's document.tables.",
+        show_default=False,
+    ),
 ]
 MemoryCounted = Annotated[
     str,
