@@ -271,6 +271,36 @@ def test_a_profile_without_any_cell_of_the_document_is_a_readable_error(zoo: Zoo
     assert "zoo-bench render --backend torchvision" in done.stderr
 
 
+@pytest.mark.parametrize("verb", ["status", "plan"])
+def test_tables_of_cells_say_whose_they_are_also_when_one_backend_is_chosen(two: Zoo, verb: str) -> None:
+    told = two.call(verb, "--select", "backend=twin").stdout
+    assert re.search(rf"^twin/{MASK} ", told, re.MULTILINE)
+
+
+def test_run_says_whose_cells_it_ran(zoo: Zoo) -> None:
+    with_twin(zoo)
+    done = zoo.call("run", "--select", f"twin/{MASK}")
+    assert done.returncode == 0, done.stderr
+    assert re.search(rf"^twin/{MASK} +succeeded", done.stdout, re.MULTILINE)
+
+
+def test_a_name_that_two_backends_have_asks_which(two: Zoo) -> None:
+    done = two.call("show", MASK)
+    assert done.returncode == 2
+    assert f"name one of them: fake/{MASK}, twin/{MASK}" in done.stderr
+    assert two.call("show", f"twin/{MASK}").stdout.startswith(f"twin/{MASK}, profile quick\n")
+
+
+def test_a_name_that_two_backends_had_asks_which(zoo: Zoo) -> None:
+    with_twin(zoo)
+    zoo.call("run", "--select", f"*{MASK}")
+    zoo.change({"axes": {"detector": ["retinanet_fpn"]}})
+    done = zoo.call("show", MASK)
+    assert done.returncode == 2
+    assert f"name one of them: fake/{MASK}, twin/{MASK}" in done.stderr
+    assert f"twin/{MASK}, run " in zoo.call("show", f"twin/{MASK}").stdout
+
+
 def test_published_figures_stand_beside_those_of_each_backend(two: Zoo) -> None:
     zoos, _ = load_published("detectron2")
     table, *_ = put_beside(load_matrix(two.root / "matrix.yaml"), None, two.records, zoos)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -38,9 +39,12 @@ def complete_backends(incomplete: str) -> list[str]:
 
 
 def complete_cells_and_runs(incomplete: str) -> list[str]:
-    """Ids of cells, with and without their backend, and of runs, for the shell."""
+    """Ids of cells, of runs, and of cells without their backend where no two share what is left, for the shell."""
+    from zoo_bench.cell import short_name
+
     cells = complete_cells("")
-    return _beginning(incomplete, [*cells, *(cell.split("/", 1)[1] for cell in cells), *_runs()])
+    short = Counter(map(short_name, cells))
+    return _beginning(incomplete, [*cells, *(name for name, count in short.items() if count == 1), *_runs()])
 
 
 def complete_sides(incomplete: str) -> list[str]:
