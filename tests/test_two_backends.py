@@ -301,6 +301,26 @@ def test_a_name_that_two_backends_had_asks_which(zoo: Zoo) -> None:
     assert f"twin/{MASK}, run " in zoo.call("show", f"twin/{MASK}").stdout
 
 
+def test_two_backends_are_compared_model_by_model(two: Zoo) -> None:
+    done = two.call("compare", "fake", "twin")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("A: backend fake\nB: backend twin\n")
+    blocks = done.stdout.split("\n\n")
+    mask = next(block for block in blocks if block.startswith(f"{MASK}\n"))
+    assert re.search(r"box AP +37\.50 +39\.10 +\+4\.3%", mask)
+    assert "retinanet_r101_fpn_1x_shapes" not in done.stdout
+    differs = next(block for block in blocks if block.startswith("What differs from A to B, every cell:"))
+    assert "recipe: backend: fake -> twin" in differs
+    assert "recipe: options.box_ap: 0.375 -> 0.391" in differs
+    assert "recipe: id" not in differs
+
+
+def test_a_backend_is_compared_with_its_own_earlier_runs(two: Zoo) -> None:
+    done = two.call("compare", "twin", "2090-01-01")
+    assert re.search(rf"^twin/{MASK}$", done.stdout, re.MULTILINE)
+    assert "fake/" not in done.stdout
+
+
 def test_published_figures_stand_beside_those_of_each_backend(two: Zoo) -> None:
     zoos, _ = load_published("detectron2")
     table, *_ = put_beside(load_matrix(two.root / "matrix.yaml"), None, two.records, zoos)

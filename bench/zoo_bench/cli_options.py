@@ -48,12 +48,15 @@ def complete_cells_and_runs(incomplete: str) -> list[str]:
 
 
 def complete_sides(incomplete: str) -> list[str]:
-    """What can be compared: runs, machines by name, and sources of published figures, for the shell."""
+    """What can be compared: runs, backends, machines by name, and sources of published figures, for the shell."""
+    from zoo_bench.cell import backend_of
     from zoo_bench.published import source_names
     from zoo_bench.session import Asked, Session
 
-    machines = (str(record.machine.get("name") or "") for record in Session.open(Asked()).contents.records)
-    return _beginning(incomplete, [*_runs(), *filter(None, machines), *source_names()])
+    records = Session.open(Asked()).contents.records
+    backends = (backend_of(record.cell_id) for record in records)
+    machines = (str(record.machine.get("name") or "") for record in records)
+    return _beginning(incomplete, [*_runs(), *backends, *filter(None, machines), *source_names()])
 
 
 def _runs() -> list[str]:
