@@ -326,3 +326,16 @@ def test_published_figures_stand_beside_those_of_each_backend(two: Zoo) -> None:
     table, *_ = put_beside(load_matrix(two.root / "matrix.yaml"), None, two.records, zoos)
     ours = [(line.cell, line.entries["box_ap"].text) for line in table.lines if line.whose == "ours"]
     assert ours[:2] == [("R-50 1x fake", "37.5"), ("R-50 1x twin", "39.1")]
+
+
+def test_what_one_backend_lacks_leaves_the_other_to_run(zoo: Zoo) -> None:
+    with_twin(zoo)
+    spec = zoo.root / "models" / "twin" / "backend.yaml"
+    spec.write_text(spec.read_text().replace("mask-rcnn_fpn, ", ""))
+    done = zoo.call("run")
+    assert done.returncode == 2
+    assert "add 'backend=twin,detector=mask-rcnn_fpn' to exclude in matrix.yaml" in done.stderr
+    assert "zoo-bench run --profile quick --select 'backend=fake'" in done.stderr
+    assert "  with --select 'backend=fake' it would\n" in zoo.call("doctor").stdout
+    zoo.change({"exclude": ["backend=twin,detector=mask-rcnn_fpn"]})
+    assert "6 of 6 would run" in zoo.call("run", "--dry-run").stdout

@@ -16,7 +16,7 @@ from zoo_bench.display import bar, plain_table, table_console
 from zoo_bench.environments import EnvironmentStatus, ensure_environment, environment_status
 from zoo_bench.errors import EXIT_OK
 from zoo_bench.machine import MachineInfo, describe_limits, describe_machine
-from zoo_bench.preflight import needs_of, shortcomings
+from zoo_bench.preflight import fitting_backends, needs_of, only, shortcomings
 from zoo_bench.probe import Probe, probe_backend
 from zoo_bench.recipe import PHASES
 from zoo_bench.session import Asked, Session
@@ -59,14 +59,23 @@ def doctor(asked: Asked, *, fix: bool) -> int:
         verdict = Text(finding.verdict, style=STYLE[finding.verdict])
         table.add_row(finding.what, verdict, Text(finding.found), Text(finding.remedy))
     console.print(table)
+    _print_profiles(session, machine, console)
+    return EXIT_OK
+
+
+def _print_profiles(session: Session, machine: MachineInfo, console: Console) -> None:
+    """Say of every profile whether it would run here, what it lacks, and with which backends it would all the same."""
     for name, profile in session.matrix.profiles.items():
-        lacking = shortcomings(session, needs_of(expand(session.matrix, name)), machine)
+        needs = needs_of(expand(session.matrix, name))
+        lacking = shortcomings(session, needs, machine)
         verdict = Text(f"profile {name} ({profile.description}): ")
         verdict.append("would run here" if not lacking else "would not run here", style="red" if lacking else "green")
         console.print(verdict, soft_wrap=True)
         for problem in lacking:
             console.print(Text(f"  - {problem}"), soft_wrap=True)
-    return EXIT_OK
+        fitting = fitting_backends(session, needs, machine) if lacking else []
+        if fitting:
+            console.print(Text(f"  with {only(fitting)} it would"), soft_wrap=True)
 
 
 def _machine(machine: MachineInfo) -> Iterator[Finding]:
