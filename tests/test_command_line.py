@@ -46,6 +46,8 @@ def test_help_names_every_verb_and_a_first_call(zoo: Zoo) -> None:
         ("zoo-bench show ret", ["retinanet_r50_fpn_1x_shapes", "retinanet_r50_fpn_1x_coco"]),
         ("zoo-bench compare --published simple", ["simpledet"]),
         ("zoo-bench render --mem-def a", ["allocated"]),
+        ("zoo-bench render --tables a", ["apart"]),
+        ("zoo-bench render --backend f", ["fake"]),
         ("zoo-bench run --select fake/ret", ["fake/retinanet_r50_fpn_1x_shapes", "fake/retinanet_r50_fpn_1x_coco"]),
     ],
 )

@@ -161,7 +161,7 @@ def test_sides_are_runs_dates_or_machines(finished: Zoo, word: str, run: str) ->
         ("20261120T", "begins the ids of 2 runs"),
         ("2026-13-01", "is no date"),
         ("dem", "did you mean 'den'"),
-        ("nothing like it", "machines in the store: den"),
+        ("nothing like it", "backends in the store: fake; machines: den"),
     ],
 )
 def test_words_that_are_ambiguous_or_unknown_are_readable_errors(finished: Zoo, word: str, told: str) -> None:

@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Zoo
+from conftest import MATRIX, Zoo
 from records import changed, with_measurements
 
 from zoo_bench.document import DEFAULT_OPTIONS, DocumentOptions, comment, memory_definition, options_of
 from zoo_bench.errors import ConfigError
+from zoo_bench.load import load_matrix
 from zoo_bench.store import Store
 
 
@@ -151,20 +152,24 @@ def test_a_document_made_with_options_says_so_and_is_verified_with_them(publishe
         DocumentOptions("smoke"),
         DocumentOptions(memory=memory_definition("allocated", "max"), energy=True),
         DocumentOptions("photos", memory_definition("nvml", "rank0"), energy=False, stale_marks=False),
+        DocumentOptions(backends=("gluoncv", "torchvision"), tables="apart"),
     ],
 )
 def test_options_come_back_out_of_the_comment(options: DocumentOptions) -> None:
-    assert options_of(f"# Zoo\n\n{comment(options, 'full')}", "DOC.md") == options
+    assert options_of(f"# Zoo\n\n{comment(options, load_matrix(MATRIX))}", "DOC.md") == options
 
 
-def test_the_default_profile_by_name_needs_no_comment() -> None:
-    assert comment(DocumentOptions("full"), "full") == ""
+def test_what_the_matrix_says_itself_needs_no_comment() -> None:
+    given = DocumentOptions("full", backends=("torchvision",), tables="together")
+    assert comment(given, load_matrix(MATRIX)) == ""
 
 
 @pytest.mark.parametrize(
     ("line", "told"),
     [
         ("<!-- zoo-bench render --mem-def vram -->", "expected one of nvml, allocated, reserved"),
+        ("<!-- zoo-bench render --tables beside -->", "--tables beside: expected one of together, apart"),
+        ("<!-- zoo-bench render --backend , -->", "--backend ,: no name"),
         ("<!-- zoo-bench render --profil smoke -->", "did you mean '--profile'"),
         ("<!-- zoo-bench render --profile -->", "--profile lacks its value"),
         ("<!-- zoo-bench render --energy --energy -->", "--energy is given twice"),

@@ -151,13 +151,13 @@ def _places(workspace: Workspace) -> dict[str, Path]:
 
 
 def sources_sha256(backend: Backend) -> str:
-    """Return the SHA-256 (hex) over what a worker runs: worker.py, and *.py and backend.yaml of its folder.
+    """Return the SHA-256 (hex) over what a worker runs: what all workers share, and *.py and backend.yaml of its folder.
 
     Each file counts with its path below models/ and its content. Locks have a digest of their own.
     """
-    own = backend.folder.parent / "worker.py"
-    shared = own if own.is_file() else bundled_root() / "models" / "worker.py"
-    files = {"worker.py": shared, f"{backend.name}/{SPEC_NAME}": backend.folder / SPEC_NAME}
+    files = {f"{backend.name}/{SPEC_NAME}": backend.folder / SPEC_NAME}
+    for models in (bundled_root() / "models", backend.folder.parent):  # Python, too, takes the workspace's own first
+        files.update({path.name: path for path in models.glob("*.py") if path.is_file()})
     for path in backend.folder.rglob("*.py"):
         inside = path.relative_to(backend.folder)
         if path.is_file() and not any(part.startswith(".") for part in inside.parts):  # editors leave links like .#x.py

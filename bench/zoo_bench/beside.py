@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zoo_bench.cell import Cell, expand
+from zoo_bench.cell import Cell
+from zoo_bench.document import DocumentOptions
 from zoo_bench.figures import (
     COUNT_TEXT,
     DEFAULT_MEMORY,
@@ -20,6 +21,7 @@ from zoo_bench.figures import (
     figure,
     memory_figure,
 )
+from zoo_bench.layout import lay_out
 from zoo_bench.matrix import Matrix
 from zoo_bench.provenance import gpu_lines, gpus_used
 from zoo_bench.published import COMPARED, PublishedRow, Throughput, ThroughputRow, Zoo
@@ -66,24 +68,29 @@ def put_beside(
     """Make the table of every detector that at least one source has a row for."""
     for title, masks, rows in _by_detector(matrix, profile, records):
         columns = tuple(column for column in COMPARED if column != "mask_ap" or masks)
-        lines = [line for row in rows for line in _lines(matrix, row, columns, zoos)]
+        lines = [line for name, row in rows.items() for line in _lines(name, row, columns, zoos)]
         if lines:
             yield Comparison(title, columns, tuple(lines))
 
 
 def _by_detector(
     matrix: Matrix, profile: str | None, records: Sequence[Record]
-) -> Iterator[tuple[str, bool, list[Row]]]:
-    name, _ = matrix.profile(profile)
-    cells = [cell for cell in expand(matrix, profile) if cell.backend == matrix.document.backend]
-    for detector in dict.fromkeys(cell.detector for cell in cells):
-        rows = [build_row(cell, name, records) for cell in cells if cell.detector == detector]
-        yield matrix.detectors[detector].title, matrix.detectors[detector].masks, rows
+) -> Iterator[tuple[str, bool, dict[str, Row]]]:
+    """Give every detector's title, whether it has masks, and its rows by name; of several backends they say whose."""
+    chosen, _ = matrix.profile(profile)
+    layout = lay_out(matrix, DocumentOptions(profile, tables="together"))
+    for part in layout.parts:
+        for detector, cells in part.tables.items():
+            rows = {_name(matrix, cell, mixed=layout.mixed): build_row(cell, chosen, records) for cell in cells}
+            yield matrix.detectors[detector].title, matrix.detectors[detector].masks, rows
 
 
-def _lines(matrix: Matrix, row: Row, columns: Sequence[Column], zoos: Sequence[Zoo]) -> list[Line]:
+def _name(matrix: Matrix, cell: Cell, *, mixed: bool) -> str:
+    return f"{matrix.backbones[cell.backbone].title} {cell.schedule}{f' {cell.backend}' if mixed else ''}"
+
+
+def _lines(name: str, row: Row, columns: Sequence[Column], zoos: Sequence[Zoo]) -> list[Line]:
     cell = row.cell
-    name = f"{matrix.backbones[cell.backbone].title} {cell.schedule}"
     lines: list[Line] = []
     for zoo in zoos:
         published = zoo.row(cell.detector, cell.backbone, cell.schedule)
@@ -184,14 +191,13 @@ def throughput_beside(
 ) -> Iterator[Comparison]:
     """Make the tables of training throughput, images a second and GPU, of the detectors that a source speaks of."""
     for title, _, rows in _by_detector(matrix, profile, records):
-        lines = [line for row in rows for line in _throughput_lines(matrix, row, sources)]
+        lines = [line for name, row in rows.items() for line in _throughput_lines(name, row, sources)]
         if lines:
             yield Comparison(f"{title}: training throughput", ("images/s per GPU", "on"), tuple(lines))
 
 
-def _throughput_lines(matrix: Matrix, row: Row, sources: Sequence[Throughput]) -> list[Line]:
+def _throughput_lines(name: str, row: Row, sources: Sequence[Throughput]) -> list[Line]:
     cell, record = row.cell, row.sources.get("s_per_iter")
-    name = f"{matrix.backbones[cell.backbone].title} {cell.schedule}"
     theirs = [
         Line(name, f"{source.title}: {published.by}", _throughput_entries(source, published, cell, record))
         for source in sources

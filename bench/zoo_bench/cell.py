@@ -57,6 +57,16 @@ class Cell(CellValues):
         return self.model_dump(mode="json")
 
 
+def short_name(cell_id: str) -> str:
+    """Return a cell's id without its backend: cells of two backends that have it in common are of one model."""
+    return cell_id.partition("/")[2]
+
+
+def backend_of(cell_id: str) -> str:
+    """Return the backend that a cell's id begins with."""
+    return cell_id.partition("/")[0]
+
+
 def recipe_values(resolved: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a resolved cell that two runs must share before their columns may stand in one row."""
     recipe = {key: value for key, value in resolved.items() if key not in NOT_RECIPE}

@@ -140,6 +140,8 @@ def render(
     root: Root = None,
     matrix: MatrixFile = None,
     profile: ProfileName = None,
+    backend: options.Backends = None,
+    tables: options.TablesLaidOut = None,
     mem_def: options.MemoryCounted = "nvml",
     mem_agg: options.MemoryOverGpus = "max",
     energy: options.EnergyColumn = False,
@@ -151,10 +153,12 @@ def render(
     kept in its last line, for `zoo-bench verify`.
     """
     from zoo_bench.commands.render import render as command
-    from zoo_bench.document import DocumentOptions, memory_definition
+    from zoo_bench.document import DocumentOptions, chosen_backends, chosen_tables, memory_definition
     from zoo_bench.session import Asked
 
-    chosen = DocumentOptions(profile, memory_definition(mem_def, mem_agg), energy, not no_stale_marks)
+    memory = memory_definition(mem_def, mem_agg)
+    ours, laid_out = chosen_backends(backend), chosen_tables(tables)
+    chosen = DocumentOptions(profile, memory, energy, not no_stale_marks, ours, laid_out)
     return command(Asked(root, matrix, profile), chosen)
 
 
@@ -182,7 +186,7 @@ def compare(
         typer.Argument(
             metavar="A",
             autocompletion=options.complete_sides,
-            help="A run, a date, a machine, or a record's file. With --published: a source.",
+            help="A run, a date, a backend, a machine, or a record's file. With --published: a source.",
             show_default=False,
         ),
     ] = None,
@@ -196,10 +200,10 @@ def compare(
     published: Annotated[bool, typer.Option("--published", help="Compare with other zoos' published figures.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
 ) -> int:
-    """Put two runs, dates or machines side by side, or this zoo and the published ones.
+    """Put two runs, dates, backends or machines side by side, or this zoo and the published ones.
 
-    A and B are run ids, dates (the newest run of each cell up to then), machines (their name in machine.yaml, or a
-    part of their description), or files of records: `zoo-bench compare 2026-11-01 2026-11-20`.
+    A and B are run ids, dates (the newest run of each cell up to then), backends, machines (their name in machine.yaml,
+    or a part of their description), or files of records: `zoo-bench compare 2026-11-01 2026-11-20`.
 
     `zoo-bench compare --published`, or `zoo-bench compare --published detectron2`: our figures beside those of other
     zoos, with what differs in how they were measured.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -25,19 +26,37 @@ def complete_cells(incomplete: str) -> list[str]:
     return _beginning(incomplete, (cell.id for profile in matrix.profiles for cell in expand(matrix, profile)))
 
 
+def complete_backends(incomplete: str) -> list[str]:
+    """Backends that the matrix at hand has cells of, for the shell; after a comma, those that are not named yet."""
+    from zoo_bench.cell import expand
+    from zoo_bench.session import Asked, Session
+
+    matrix = Session.open(Asked()).matrix
+    named, comma, _ = incomplete.rpartition(",")
+    backends = (cell.backend for profile in matrix.profiles for cell in expand(matrix, profile))
+    words = (f"{named}{comma}{name}" for name in backends if name not in named.split(","))
+    return _beginning(incomplete, words)
+
+
 def complete_cells_and_runs(incomplete: str) -> list[str]:
-    """Ids of cells, with and without their backend, and of runs, for the shell."""
+    """Ids of cells, of runs, and of cells without their backend where no two share what is left, for the shell."""
+    from zoo_bench.cell import short_name
+
     cells = complete_cells("")
-    return _beginning(incomplete, [*cells, *(cell.split("/", 1)[1] for cell in cells), *_runs()])
+    short = Counter(map(short_name, cells))
+    return _beginning(incomplete, [*cells, *(name for name, count in short.items() if count == 1), *_runs()])
 
 
 def complete_sides(incomplete: str) -> list[str]:
-    """What can be compared: runs, machines by name, and sources of published figures, for the shell."""
+    """What can be compared: runs, backends, machines by name, and sources of published figures, for the shell."""
+    from zoo_bench.cell import backend_of
     from zoo_bench.published import source_names
     from zoo_bench.session import Asked, Session
 
-    machines = (str(record.machine.get("name") or "") for record in Session.open(Asked()).contents.records)
-    return _beginning(incomplete, [*_runs(), *filter(None, machines), *source_names()])
+    records = Session.open(Asked()).contents.records
+    backends = (backend_of(record.cell_id) for record in records)
+    machines = (str(record.machine.get("name") or "") for record in records)
+    return _beginning(incomplete, [*_runs(), *backends, *filter(None, machines), *source_names()])
 
 
 def _runs() -> list[str]:
@@ -99,6 +118,26 @@ CheckpointFile = Annotated[
 
 AllowNoisy = Annotated[
     bool, typer.Option("--allow-noisy", help="Keep figures that something else on the machine spoiled, marked.")
+]
+Backends = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        autocompletion=complete_backends,
+        help="Whose cells fill the document: torchvision, or several: torchvision,gluoncv. Default: the matrix's "
+        "document.backends.",
+        show_default=False,
+    ),
+]
+TablesLaidOut = Annotated[
+    str | None,
+    typer.Option(
+        "--tables",
+        autocompletion=lambda incomplete: _beginning(incomplete, ("together", "apart")),
+        help="Of several backends: together (one table a detector) or apart (each backend its own). Default: the "
+        "matrix's document.tables.",
+        show_default=False,
+    ),
 ]
 MemoryCounted = Annotated[
     str,

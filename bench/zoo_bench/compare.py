@@ -48,8 +48,10 @@ def compare_figures(a: Record, b: Record) -> list[Compared]:
 
 def unlike(a: Record, b: Record) -> list[str]:
     """Say what differs in how two records came about, one ``what: a -> b`` a difference; of noise, either side's."""
-    found = differences(recipe_values(a.cell), recipe_values(b.cell), "recipe: ")
-    found += [f"{what}: {mine or 'none'} -> {theirs or 'none'}" for what, mine, theirs in unequal_traits(a, b)]
+    # An id says nothing that backend, detector, backbone, schedule and dataset do not say.
+    mine, theirs = ({**recipe_values(record.cell), "id": None} for record in (a, b))
+    found = differences(mine, theirs, "recipe: ")
+    found += [f"{what}: {x or 'none'} -> {y or 'none'}" for what, x, y in unequal_traits(a, b)]
     found += [f"noise: {describe(a.noise) or 'none'} -> {describe(b.noise) or 'none'}"] if a.noise or b.noise else []
     pairs = {
         "dataset": (_digest(a.inputs.dataset_sha256), _digest(b.inputs.dataset_sha256)),

@@ -142,8 +142,9 @@ class PlainDisplay:
 class LiveDisplay(PlainDisplay):
     """Two bars that stay at the bottom of the terminal: the running cell and the whole matrix."""
 
-    def __init__(self, console: Console, pace: Pace) -> None:
+    def __init__(self, console: Console, pace: Pace, name: Callable[[str], str]) -> None:
         super().__init__(console, pace)
+        self._name = name
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
         self._bars = Progress(*columns, TextColumn("{task.fields[note]}"), TimeElapsedColumn(), console=console)
         self._cell: TaskID | None = None
@@ -161,7 +162,7 @@ class LiveDisplay(PlainDisplay):
         super().cell_started(planned, log)
         if self._cell is not None:
             self._bars.remove_task(self._cell)
-        self._cell = self._bars.add_task(planned.cell.id.split("/", 1)[1], total=None, note="starting")
+        self._cell = self._bars.add_task(self._name(planned.cell.id), total=None, note="starting")
 
     def event(self, event: Event) -> None:
         """Move the bars."""
@@ -191,9 +192,9 @@ def detail(event: Event) -> str:
     return "" if event.name != "eval_step" else "detections"
 
 
-def make_display(console: Console, pace: Pace) -> PlainDisplay:
-    """Return bars on a terminal, lines elsewhere."""
-    return LiveDisplay(console, pace) if console.is_terminal else PlainDisplay(console, pace)
+def make_display(console: Console, pace: Pace, name: Callable[[str], str]) -> PlainDisplay:
+    """Return bars on a terminal, lines elsewhere; `name` shortens a cell's id for a bar."""
+    return LiveDisplay(console, pace, name) if console.is_terminal else PlainDisplay(console, pace)
 
 
 def table_console() -> Console:
@@ -205,12 +206,6 @@ def table_console() -> Console:
 def plain_table(title: str | None = None) -> Table:
     """Return an empty table that leaves its width to the words: no lines between them."""
     return Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-
-
-def short_names(cell_ids: Sequence[str]) -> dict[str, str]:
-    """Return how a table calls each cell: without the backend where all have the same."""
-    backends = {cell_id.split("/", 1)[0] for cell_id in cell_ids}
-    return {cell_id: cell_id if len(backends) > 1 else cell_id.split("/", 1)[1] for cell_id in cell_ids}
 
 
 def bar(console: Console, what: str) -> tuple[Progress, Callable[[int, int], None]]:

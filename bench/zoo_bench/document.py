@@ -9,26 +9,33 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import cast, get_args
 
 from zoo_bench.errors import ConfigError, nearest
 from zoo_bench.figures import DEFAULT_MEMORY, MEMORY_COUNTS, OVER_GPUS, MemoryCount, MemoryDefinition, OverGpus
+from zoo_bench.matrix import Matrix, Tables
 
 OPENING = "<!-- zoo-bench render"
 LINE = re.compile(rf"{re.escape(OPENING)}(?P<words>( [^\s>]+)+) -->")
-CHOICES: dict[str, tuple[str, ...]] = {"--mem-def": MEMORY_COUNTS, "--mem-agg": OVER_GPUS}
-WITH_VALUE = ("--profile", *CHOICES)
+CHOICES: dict[str, tuple[str, ...]] = {
+    "--tables": get_args(Tables),
+    "--mem-def": MEMORY_COUNTS,
+    "--mem-agg": OVER_GPUS,
+}
+WITH_VALUE = ("--profile", "--backend", *CHOICES)
 FLAGS = ("--energy", "--no-stale-marks")
 
 
 @dataclass(frozen=True)
 class DocumentOptions:
-    """What a caller of `render` may choose. `profile` None is the matrix's default one."""
+    """What a caller of `render` may choose. None is what the matrix says: its default profile, its document's keys."""
 
     profile: str | None = None
     memory: MemoryDefinition = DEFAULT_MEMORY
     energy: bool = False
     stale_marks: bool = True
+    backends: tuple[str, ...] | None = None
+    tables: Tables | None = None
 
 
 DEFAULT_OPTIONS = DocumentOptions()
@@ -40,17 +47,50 @@ def memory_definition(count: str, over_gpus: str) -> MemoryDefinition:
     Raises:
         ConfigError: a word is not one of those that are known.
     """
-    for option, word in (("--mem-def", count), ("--mem-agg", over_gpus)):
-        if word not in CHOICES[option]:
-            raise ConfigError(f"{option} {word}: expected one of {', '.join(CHOICES[option])}")
+    _check("--mem-def", count)
+    _check("--mem-agg", over_gpus)
     return MemoryDefinition(cast(MemoryCount, count), cast(OverGpus, over_gpus))
 
 
-def comment(options: DocumentOptions, default_profile: str) -> str:
+def chosen_backends(text: str | None) -> tuple[str, ...] | None:
+    """Read ``--backend torchvision,gluoncv``, each name once. Whether the matrix has them is seen when it is filled.
+
+    Raises:
+        ConfigError: there is no name in it.
+    """
+    if text is None:
+        return None
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise ConfigError(f"--backend {text}: no name", "name one or several: --backend torchvision,gluoncv")
+    return names
+
+
+def chosen_tables(word: str | None) -> Tables | None:
+    """Check the word of --tables.
+
+    Raises:
+        ConfigError: it is none of those that are known.
+    """
+    if word is not None:
+        _check("--tables", word)
+    return cast(Tables | None, word)
+
+
+def _check(option: str, word: str) -> None:
+    if word not in CHOICES[option]:
+        raise ConfigError(f"{option} {word}: expected one of {', '.join(CHOICES[option])}")
+
+
+def comment(options: DocumentOptions, matrix: Matrix) -> str:
     """Return the line that a document made with `options` ends with, and its line end; empty for the defaults."""
     words: list[str] = []
-    if options.profile not in (None, default_profile):
+    if options.profile not in (None, matrix.default_profile):
         words += ["--profile", str(options.profile)]
+    if options.backends is not None and options.backends != matrix.document.backends:
+        words += ["--backend", ",".join(options.backends)]
+    if options.tables not in (None, matrix.document.tables):
+        words += ["--tables", str(options.tables)]
     if options.memory.count != DEFAULT_MEMORY.count:
         words += ["--mem-def", options.memory.count]
     if options.memory.over_gpus != DEFAULT_MEMORY.over_gpus:
@@ -90,6 +130,8 @@ def _parse(words: list[str]) -> DocumentOptions:
         ),
         energy="--energy" in given,
         stale_marks="--no-stale-marks" not in given,
+        backends=chosen_backends(given.get("--backend")),
+        tables=chosen_tables(given.get("--tables")),
     )
 
 

@@ -53,9 +53,11 @@ def _undeclared(matrix: Matrix) -> list[Problem]:
         if name not in known
     ]
     backends = _backends(matrix)
-    if matrix.document.backend not in backends:
-        advice = nearest(matrix.document.backend, backends)
-        problems.append((("document", "backend"), f"'{matrix.document.backend}' is on no axis; {advice}"))
+    problems += [
+        (("document", "backends", index), f"'{name}' is on no axis; {nearest(name, backends)}")
+        for index, name in enumerate(matrix.document.backends)
+        if name not in backends
+    ]
     if matrix.default_profile not in matrix.profiles:
         advice = nearest(matrix.default_profile, matrix.profiles)
         problems.append((("default_profile",), f"'{matrix.default_profile}' is not a profile; {advice}"))

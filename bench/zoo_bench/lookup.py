@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from zoo_bench.cell import Cell, expand
+from zoo_bench.cell import Cell, expand, short_name
 from zoo_bench.errors import ConfigError, nearest
 from zoo_bench.matrix import Matrix
 from zoo_bench.record import Record
@@ -37,9 +37,15 @@ def find_run(word: str, records: Sequence[Record]) -> Record | None:
 
 
 def newest_of(word: str, records: Sequence[Record]) -> Record | None:
-    """Return the newest run of the cell with this id or short name, which the matrix may have left."""
-    found = [record for record in records if word in (record.cell_id, record.cell_id.split("/", 1)[1])]
-    return found[-1] if found else None
+    """Return the newest run of the cell with this id or short name, which the matrix may have left.
+
+    Raises:
+        ConfigError: cells of several backends have this short name.
+    """
+    found = {record.cell_id: record for record in records if word in (record.cell_id, short_name(record.cell_id))}
+    if len(found) > 1:
+        raise ConfigError(f"'{word}' is the name of {len(found)} cells that have been run", _listed(list(found)))
+    return next(iter(found.values()), None)
 
 
 def find_cell(word: str, matrix: Matrix, profile: str | None) -> FoundCell | None:
@@ -55,7 +61,7 @@ def find_cell(word: str, matrix: Matrix, profile: str | None) -> FoundCell | Non
     others = [] if profile else [name for name in matrix.profiles if name != chosen]
     for name in (chosen, *others):
         cells = expand(matrix, name)
-        named = [cell for cell in cells if word in (cell.id, cell.id.split("/", 1)[1])]
+        named = [cell for cell in cells if word in (cell.id, short_name(cell.id))]
         found = named or [cell for cell in cells if matches(word, cell)]
         if len(found) > 1:
             raise ConfigError(f"'{word}' matches {len(found)} cells", _listed([cell.id for cell in found]))
@@ -68,7 +74,7 @@ def not_found(word: str, matrix: Matrix, profile: str | None, records: Sequence[
     """Return the error for a word that names nothing: it names the nearest thing that exists."""
     profiles = [profile] if profile else list(matrix.profiles)
     names = [cell.id for name in profiles for cell in expand(matrix, name)]
-    names += [name.split("/", 1)[1] for name in names]
+    names += [short_name(name) for name in names]
     advice = nearest(word, [*names, *(record.run_id for record in records)])
     listing = "zoo-bench plan lists the cells; results/ holds the runs"
     return ConfigError(f"'{word}' is no cell and no run", advice if advice.startswith("did you mean") else listing)

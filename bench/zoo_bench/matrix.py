@@ -112,11 +112,18 @@ class Profile(Strict):
     overrides: tuple[Override, ...] = ()
 
 
+Tables = Literal["together", "apart"]
+
+
 class Document(Strict):
-    """The document that `render` prints: its title and the backend whose cells fill it."""
+    """The document that `render` prints: its title, the backends whose cells fill it, and how these share it."""
 
     title: str
-    backend: Name
+    backends: tuple[Name, ...] = Field(min_length=1, description="whose cells fill the document, in this order")
+    tables: Tables = Field(
+        default="together",
+        description="of several backends: together in one table a detector, or apart, each under its own heading",
+    )
 
 
 class Target(Strict):

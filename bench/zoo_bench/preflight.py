@@ -20,13 +20,15 @@ def needs_of(cells: Iterable[Cell]) -> list[Need]:
     return [(cell, cell.phases) for cell in cells]
 
 
-def check(session: Session, needs: Iterable[Need], machine: MachineInfo) -> None:
+def check(session: Session, needs: Sequence[Need], machine: MachineInfo) -> None:
     """Raise PreflightError when some cell's phases could not run here, naming the profiles that would."""
     problems = shortcomings(session, needs, machine)
     if not problems:
         return
-    fitting = fitting_profiles(session, machine)
-    hint = "; ".join(f"this would run here: zoo-bench run --profile {name}" for name in fitting)
+    backends = fitting_backends(session, needs, machine)
+    fitting = [f"--profile {session.profile} {only(backends)}"] if backends else []
+    fitting += [f"--profile {name}" for name in fitting_profiles(session, machine)]
+    hint = "; ".join(f"this would run here: zoo-bench run {options}" for options in fitting)
     listed = "\n".join(f"  - {problem}" for problem in problems)
     raise PreflightError(
         f"profile '{session.profile}' cannot run on this machine, and nothing was started:\n{listed}",
@@ -41,6 +43,19 @@ def fitting_profiles(session: Session, machine: MachineInfo) -> list[str]:
         for name in session.matrix.profiles
         if not shortcomings(session, needs_of(expand(session.matrix, name)), machine)
     ]
+
+
+def fitting_backends(session: Session, needs: Iterable[Need], machine: MachineInfo) -> list[str]:
+    """Return the backends whose cells among `needs` could all run here."""
+    by_backend: dict[str, list[Need]] = {}
+    for cell, phases in needs:
+        by_backend.setdefault(cell.backend, []).append((cell, phases))
+    return [name for name, mine in by_backend.items() if not shortcomings(session, mine, machine)]
+
+
+def only(backends: Sequence[str]) -> str:
+    """Return the option that chooses the cells of some backends."""
+    return f"--select '{' '.join(f'backend={name}' for name in backends)}'"
 
 
 def shortcomings(session: Session, needs: Iterable[Need], machine: MachineInfo) -> list[str]:
@@ -64,14 +79,17 @@ def _backend(session: Session, cell: Cell) -> list[str]:
     backend = session.backend(cell)
     offers = backend.spec.offers
     problems = [
-        f"backend {backend.name} does not offer {what} '{wanted}'; {nearest(wanted, known)}"
+        f"backend {backend.name} does not offer {what} '{wanted}', only {', '.join(known)}; "
+        f"to leave such cells out, add 'backend={backend.name},{what}={wanted}' to exclude in matrix.yaml"
         for what, wanted, known in (
             ("detector", cell.detector, offers.detectors),
             ("backbone", cell.backbone, offers.backbones),
-            ("precision", cell.precision, offers.precisions),
         )
         if wanted not in known
     ]
+    if cell.precision not in offers.precisions:
+        advice = nearest(cell.precision, offers.precisions)
+        problems.append(f"backend {backend.name} does not offer precision '{cell.precision}'; {advice}")
     if cell.gpus > offers.max_gpus:
         problems.append(
             f"backend {backend.name} drives {offers.max_gpus} GPU(s) at most, and {cell.gpus} are asked for; "

@@ -127,29 +127,32 @@ def staleness(record: Record, current: CurrentInputs | None, drivers: Mapping[Ma
     return changes
 
 
-def departures(record: Record, first: Record) -> list[str]:
-    """Say in which hardware and software a record departs from another, one phrase a difference."""
-    return [
-        f"{what} {mine or 'none'} in place of {theirs or 'none'}"
-        for what, mine, theirs in unequal_traits(record, first)
+def departures(record: Record, hardware: Record, software: Record) -> list[str]:
+    """Say in which hardware a record departs from one, and in which software from another; a phrase a difference."""
+    unequal = [
+        *_unequal(_hardware(record), _hardware(hardware)),
+        *_unequal(versions(record), versions(software)),
     ]
+    return [f"{what} {mine or 'none'} in place of {theirs or 'none'}" for what, mine, theirs in unequal]
 
 
 def unequal_traits(a: Record, b: Record) -> list[tuple[str, str, str]]:
     """Return what of hardware and software is not the same for two records, with both values; empty for none."""
-    mine, theirs = _traits(a), _traits(b)
+    return [*_unequal(_hardware(a), _hardware(b)), *_unequal(versions(a), versions(b))]
+
+
+def _unequal(mine: Mapping[str, str], theirs: Mapping[str, str]) -> list[tuple[str, str, str]]:
     names = dict.fromkeys([*mine, *theirs])
     return [(n, mine.get(n, ""), theirs.get(n, "")) for n in names if mine.get(n, "") != theirs.get(n, "")]
 
 
-def _traits(record: Record) -> dict[str, str]:
-    """Everything about machine and software that a figure may depend on, as text."""
+def _hardware(record: Record) -> dict[str, str]:
+    """Everything about a machine that a figure may depend on, as text."""
     return {
         "machine": machine_name(record),
         "GPUs": ", ".join(gpu_lines(record)),
         "CPU": cpu_line(record),
         "interconnect": interconnect(record),
-        **versions(record),
     }
 
 

@@ -17,11 +17,13 @@ from zoo_bench.units import COLUMN_HEADS, percent
 class Ground:
     """What all rows are seen against.
 
-    `first`: the run that stands first in the Environment section. `drivers`: the newest one of every machine.
-    `current`: what each backend would be run from now; empty where staleness is not to be marked.
+    `first`: the run that stands first in the Environment section, for hardware, which all rows are to share;
+    `first_of`: the first of each backend, for software, of which each has its own. `drivers`: the newest one of every
+    machine. `current`: what each backend would be run from now; empty where staleness is not to be marked.
     """
 
     first: Record | None = None
+    first_of: Mapping[str, Record] = field(default_factory=dict)
     drivers: Mapping[MachineKey, str] = field(default_factory=dict)
     current: Mapping[str, CurrentInputs] = field(default_factory=dict)
     stale_marks: bool = True
@@ -105,8 +107,8 @@ def _stale(row: Row, ground: Ground) -> Iterator[str]:
 
 def _elsewhere(row: Row, ground: Ground) -> Iterator[str]:
     for record in row.records:
-        if ground.first is not None and record.run_id != ground.first.run_id:
-            found = departures(record, ground.first)
+        if ground.first is not None:
+            found = departures(record, ground.first, ground.first_of.get(row.cell.backend, ground.first))
             if found:
                 yield f"Other surroundings: {_whose(record, row)}{'; '.join(found)}."
 

@@ -9,26 +9,18 @@ from pathlib import Path
 from jinja2 import FileSystemLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from zoo_bench.cell import Cell, expand
 from zoo_bench.document import DEFAULT_OPTIONS, DocumentOptions, comment
 from zoo_bench.errors import ConfigError
 from zoo_bench.figures import COUNT_TEXT, NOTHING, OVER_GPUS_TEXT, Figure, MemoryDefinition, figure
+from zoo_bench.layout import Layout, Part, lay_out
 from zoo_bench.markdown import Footnotes, escape, link, table
 from zoo_bench.matrix import Matrix
-from zoo_bench.provenance import (
-    CurrentInputs,
-    cpu_line,
-    gpu_lines,
-    gpus_text,
-    interconnect,
-    newest_drivers,
-    ram_line,
-    versions,
-)
+from zoo_bench.preamble import hardware, settings, software
+from zoo_bench.provenance import CurrentInputs, newest_drivers
 from zoo_bench.record import Record
 from zoo_bench.remarks import Ground, remarks
 from zoo_bench.table import COLUMNS, WITH_ENERGY, Column, Row, build_row
-from zoo_bench.units import COLUMN_HEADS, HOST_MEMORY_HEAD, written
+from zoo_bench.units import BACKEND_HEAD, COLUMN_HEADS, HOST_MEMORY_HEAD, NAME_HEADS, written
 
 TEMPLATE = "model_zoo.md.j2"
 HOST_MEMORY_TEXT = (
@@ -49,6 +41,14 @@ class Section:
     table: str
 
 
+@dataclass(frozen=True)
+class RenderedPart:
+    """Tables that stand together. `backend`: whose they are, where each backend has its own; else empty."""
+
+    backend: str
+    sections: tuple[Section, ...]
+
+
 def render(
     matrix: Matrix,
     records: Sequence[Record],
@@ -67,33 +67,34 @@ def render(
         current: by backend, what its worker would be run from now; rows made from something else are marked as stale.
 
     Raises:
-        ConfigError: the profile is unknown, or a template is missing or wrong.
+        ConfigError: the profile is unknown or lacks the backends, or a template is missing or wrong.
     """
     name, profile = matrix.profile(options.profile)
-    cells = [cell for cell in expand(matrix, options.profile) if cell.backend == matrix.document.backend]
+    layout = lay_out(matrix, options)
     columns = WITH_ENERGY if options.energy else COLUMNS
-    rows = [build_row(cell, name, records, columns, options.memory) for cell in cells]
-    used = [record for row in rows for record in row.records]
-    sections = _Sections(
-        matrix,
-        options,
-        available,
-        Ground(used[0] if used else None, newest_drivers(records), current or {}, options.stale_marks),
-        Footnotes(),
+    rows = {cell.id: build_row(cell, name, records, columns, options.memory) for cell in layout.cells}
+    used = {
+        backend: [record for row in rows.values() if row.cell.backend == backend for record in row.records]
+        for backend in layout.backends
+    }
+    ground = Ground(
+        next((record for row in rows.values() for record in row.records), None),
+        {backend: mine[0] for backend, mine in used.items() if mine},
+        newest_drivers(records),
+        current or {},
+        options.stale_marks,
     )
+    document = _Document(matrix, options, available, ground, layout, rows, Footnotes())
     values = {
         "title": matrix.document.title,
         "note": profile.note,
-        "hardware": _hardware(matrix, used),
-        "software": _software(matrix, used),
-        "settings": _settings(cells),
-        "sections": [
-            sections.section(detector, [row for row in rows if row.cell.detector == detector])
-            for detector in dict.fromkeys(cell.detector for cell in cells)
-        ],
-        "footnotes": sections.notes.lines(),
+        "hardware": hardware(matrix, used),
+        "software": software(matrix, used),
+        "settings": settings(layout),
+        "parts": [document.part(part) for part in layout.parts],
+        "footnotes": document.notes.lines(),
     }
-    return _fill(template_folders, values) + comment(options, matrix.default_profile)
+    return _fill(template_folders, values) + comment(options, matrix)
 
 
 def _fill(template_folders: Sequence[Path], values: Mapping[str, object]) -> str:
@@ -118,16 +119,25 @@ def _fill(template_folders: Sequence[Path], values: Mapping[str, object]) -> str
 
 
 @dataclass(frozen=True)
-class _Sections:
-    """Makes the tables of one document, and collects their footnotes."""
+class _Document:
+    """Makes the tables of one document, and collects their footnotes. `rows` are by cell id."""
 
     matrix: Matrix
     options: DocumentOptions
     available: Callable[[str], bool]
     ground: Ground
+    layout: Layout
+    rows: Mapping[str, Row]
     notes: Footnotes
 
-    def section(self, detector: str, rows: Sequence[Row]) -> Section:
+    def part(self, part: Part) -> RenderedPart:
+        """Fill the tables of a part."""
+        sections = (
+            self._section(detector, [self.rows[cell.id] for cell in cells]) for detector, cells in part.tables.items()
+        )
+        return RenderedPart(part.backend, tuple(sections))
+
+    def _section(self, detector: str, rows: Sequence[Row]) -> Section:
         """Return one detector's table."""
         declared = self.matrix.detectors[detector]
         columns = [
@@ -139,7 +149,8 @@ class _Sections:
         filled = {column for row in rows for column in row.sources}
         heads = [self._head(column, on_host, column in filled) for column in columns]
         lines = [self._line(row, columns, on_host) for row in rows]
-        return Section(declared.title, table(["Backbone", "Lr schd", *heads], lines))
+        names = [*NAME_HEADS, *([BACKEND_HEAD] if self.layout.mixed else [])]
+        return Section(declared.title, table([*names, *heads], lines))
 
     def _head(self, column: Column, on_host: bool, filled: bool) -> str:
         text = HOST_MEMORY_HEAD if on_host and column == "memory" else COLUMN_HEADS[column]
@@ -162,7 +173,9 @@ class _Sections:
             figures[0] = escape(row.attempt.status)
         first = next((index for index, figure in enumerate(figures) if figure), 0)
         figures[first] += "".join(self.notes.mark(escape(text)) for text in (*remarks(row, self.ground), *said))
-        return [escape(self.matrix.backbones[row.cell.backbone].title), escape(row.cell.schedule), *figures]
+        names = [self.matrix.backbones[row.cell.backbone].title, row.cell.schedule]
+        names += [row.cell.backend] if self.layout.mixed else []
+        return [*map(escape, names), *figures]
 
     def _links(self, row: Row) -> str:
         record = row.sources.get("download")
@@ -191,43 +204,3 @@ def row_figure(column: Column, record: Record | None, memory: MemoryDefinition, 
     if column == "memory" and on_host != (record.cell["gpus"] == 0):
         return Figure(None, remark=f"measured {'on GPUs' if on_host else 'on the CPU'}")
     return figure(column, record, memory)
-
-
-def _hardware(matrix: Matrix, used: Sequence[Record]) -> list[str]:
-    target = matrix.target
-    if not used:
-        return [gpus_text(target.gpus, target.gpu), target.cpu]
-    lines = (
-        line
-        for record in used
-        for line in (*gpu_lines(record), interconnect(record), cpu_line(record), ram_line(record))
-    )
-    return list(dict.fromkeys(filter(None, lines)))
-
-
-def _software(matrix: Matrix, used: Sequence[Record]) -> list[str]:
-    if not used:
-        return [f"{name} {version}" for name, version in matrix.target.software.items()]
-    found: dict[str, dict[str, None]] = {}
-    for record in used:
-        for name, version in versions(record).items():
-            found.setdefault(name, {})[version] = None
-    return [f"{name} {', '.join(all_versions)}" for name, all_versions in found.items()]
-
-
-def _settings(cells: Sequence[Cell]) -> list[str]:
-    trained = dict.fromkeys(_trained_how(cell) for cell in cells)
-    data = dict.fromkeys(
-        f"All models were trained on '{cell.dataset}_train', and tested on the '{cell.dataset}_val'." for cell in cells
-    )
-    return [*trained, *data]
-
-
-def _trained_how(cell: Cell) -> str:
-    if cell.gpus == 0:
-        return f"All baseline were trained on the CPU with a batch size of {cell.batch_size}."
-    devices = f"{cell.gpus} GPU{'s' if cell.gpus > 1 else ''}"
-    return (
-        f"All baseline were trained using {devices} with a batch size of {cell.batch_size} "
-        f"({cell.images_per_gpu} images per GPU)."
-    )

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from zoo_bench.backends import Backend, backend_names, find_backend, has_backend, sources_sha256
-from zoo_bench.cell import Cell, expand
+from zoo_bench.cell import Cell, expand, short_name
 from zoo_bench.datasets.locate import fingerprint as dataset_fingerprint
 from zoo_bench.datasets.locate import locate
 from zoo_bench.environments import environment_status, lock_sha256
@@ -92,6 +92,15 @@ class Session:
         if not cells:
             raise ConfigError("--skip leaves no cell", "take back a part of it")
         return tuple(self._as_asked(cell) for cell in cells)
+
+    @cached_property
+    def backends(self) -> frozenset[str]:
+        """The backends that the profile has cells of, chosen or not."""
+        return frozenset(cell.backend for cell in expand(self.matrix, self.profile))
+
+    def name(self, cell_id: str) -> str:
+        """Return how tables call a cell: what can be typed again, without its backend where the profile has one."""
+        return cell_id if len(self.backends) > 1 else short_name(cell_id)
 
     def _as_asked(self, cell: Cell) -> Cell:
         if self.asked.gpus is not None:

@@ -1,4 +1,4 @@
-"""Words a user types -> the runs to compare: one run, or the newest of every cell by a date or on a machine."""
+"""Words a user types -> the runs to compare: one, or of every cell the newest by a date, of a backend, on a machine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
+from zoo_bench.cell import backend_of
 from zoo_bench.errors import ConfigError, nearest
 from zoo_bench.lookup import find_run
 from zoo_bench.provenance import MachineKey, machine_key, machine_line, machine_name
@@ -17,11 +18,15 @@ DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2})?)?")
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: what it is called, and its runs by cell id. `single`: it is one run by name."""
+    """One side of a comparison: what it is called, and its runs by cell id.
+
+    `single`: it is one run by name. `of_backend`: it is a backend; beside another one, cells of one model are a pair.
+    """
 
     label: str
     runs: Mapping[str, Record]
     single: bool = False
+    of_backend: bool = False
 
 
 def side_of(run: Record) -> Side:
@@ -31,9 +36,10 @@ def side_of(run: Record) -> Side:
 
 
 def find_side(word: str, records: Sequence[Record]) -> Side:
-    """Find out what `word` means: a run's id, a date, or a machine. `records` are oldest first.
+    """Find out what `word` means: a run's id, a date, a backend, or a machine. `records` are oldest first.
 
-    Of a date (UTC; a day counts to its end) and of a machine, the newest run of every cell that succeeded counts.
+    Of a date (UTC; a day counts to its end), a backend and a machine, the newest run of every cell that succeeded
+    counts.
 
     Raises:
         ConfigError: it means nothing, no such date, or several machines.
@@ -46,6 +52,9 @@ def find_side(word: str, records: Sequence[Record]) -> Side:
         return Side(
             f"up to {end:%Y-%m-%d %H:%M:%S} UTC", _newest(r for r in records if r.started_unix_s < end.timestamp())
         )
+    if word in _backends(records):
+        ours = (record for record in records if backend_of(record.cell_id) == word)
+        return Side(f"backend {word}", _newest(ours), of_backend=True)
     machines = _machines(word, records)
     if len(machines) > 1:
         raise ConfigError(
@@ -53,7 +62,7 @@ def find_side(word: str, records: Sequence[Record]) -> Side:
             "write more of the one you mean, or give machines names in machine.yaml (name: ...)",
         )
     if not machines:
-        raise ConfigError(f"'{word}' is no run, date (2026-11-20), machine or file", _known(word, records))
+        raise ConfigError(f"'{word}' is no run, date (2026-11-20), backend, machine or file", _known(word, records))
     (key,) = machines
     return Side(f"machine {machines[key]}", _newest(record for record in records if machine_key(record) == key))
 
@@ -70,6 +79,10 @@ def _newest(records: Iterable[Record]) -> dict[str, Record]:
     return {record.cell_id: record for record in records if record.status == "succeeded"}
 
 
+def _backends(records: Iterable[Record]) -> set[str]:
+    return {backend_of(record.cell_id) for record in records}
+
+
 def _machines(word: str, records: Sequence[Record]) -> dict[MachineKey, str]:
     """Return the machines whose name is `word`; without any, those that have it in their description."""
     described = {machine_key(record): machine_line(record) for record in records}
@@ -79,8 +92,10 @@ def _machines(word: str, records: Sequence[Record]) -> dict[MachineKey, str]:
 
 def _known(word: str, records: Sequence[Record]) -> str:
     names = {machine_name(record) for record in records} - {""}
-    advice = nearest(word, {*names, *(record.run_id for record in records)})
+    advice = nearest(word, {*names, *_backends(records), *(record.run_id for record in records)})
     if advice.startswith("did you mean"):
         return advice
     machines = dict.fromkeys(machine_line(record) for record in records)
-    return f"machines in the store: {'; '.join(machines)}" if machines else "there is no run in the store"
+    if not machines:
+        return "there is no run in the store"
+    return f"backends in the store: {', '.join(sorted(_backends(records)))}; machines: {'; '.join(machines)}"

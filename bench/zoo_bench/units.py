@@ -5,6 +5,9 @@ from __future__ import annotations
 from zoo_bench.table import Column
 
 GIB = 2**30
+# The columns that name a row; the backend only where a table has several.
+NAME_HEADS = ("Backbone", "Lr schd")
+BACKEND_HEAD = "Backend"
 COLUMN_HEADS: dict[Column, str] = {
     "memory": "Mem (GB)",
     "s_per_iter": "Train time (s/iter)",

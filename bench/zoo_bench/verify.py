@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import unquote
+
+from zoo_bench.units import BACKEND_HEAD, NAME_HEADS
 
 MARKS = re.compile(r"\[\^\d+\]")
 BAR = re.compile(r"(?<!\\)\|")
@@ -16,15 +19,19 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 @dataclass(frozen=True)
 class Place:
-    """A value's place in a document. `nth`: rows that have one heading and one name are told apart by their order."""
+    """A value's place in a document. `nth`: rows that have one heading and one name are told apart by their order.
 
+    `section` is the table's heading. `under` is the one above it where headings repeat, as where backends stand apart.
+    """
+
+    under: str
     section: str
     row: str
     nth: int
     column: str
 
     def __str__(self) -> str:
-        return f"{self.section}, {self.row}, {self.column}"
+        return ", ".join(filter(None, (self.under, self.section, self.row, self.column)))
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,8 @@ Values: TypeAlias = Mapping[Place, str]
 
 def changes(published: str, stored: str) -> list[Change]:
     """Name the values of the tables in which two documents differ; footnote marks do not count as values."""
-    theirs, ours = dict(values(published)), dict(values(stored))
+    repeated = _repeated(published) | _repeated(stored)
+    theirs, ours = dict(values(published, repeated)), dict(values(stored, repeated))
     return [
         Change(place, theirs.get(place), ours.get(place), _copied_from(place, theirs.get(place), ours))
         for place in dict.fromkeys([*ours, *theirs])
@@ -64,23 +72,40 @@ def links(text: str) -> frozenset[str]:
     return frozenset(unquote(target) for target in LINK.findall(text))
 
 
-def values(text: str) -> Iterator[tuple[Place, str]]:
-    """Read the values out of a document's tables: those whose first two columns are backbone and schedule."""
-    section, heads = "", list[str]()
-    seen: dict[tuple[str, str], int] = {}
+def values(text: str, repeated: Container[str] = ()) -> Iterator[tuple[Place, str]]:
+    """Read the values out of a document's tables: those whose first columns are backbone, schedule and, of several
+    backends, the backend. Tables under a heading that is `repeated` are told apart by the heading above it.
+    """
+    above: dict[int, str] = {}
+    under, section, heads = "", "", list[str]()
+    seen: dict[tuple[str, str, str], int] = {}
     for line in text.splitlines():
         if line.startswith("#"):
-            section, heads = line.lstrip("#").strip(), []
+            section, heads = _heading(line), []
+            level = len(line) - len(line.lstrip("#"))
+            above = {depth: title for depth, title in above.items() if depth < level}
+            under = above[max(above)] if above and section in repeated else ""
+            above[level] = section
         elif not line.startswith("|"):
             heads = []
         elif not heads:
             heads = _cells(line)
         elif set(line) - set("|:- "):
             cells = _cells(line)
-            row = " ".join(cells[:2])
-            nth = seen[section, row] = seen.get((section, row), 0) + 1
-            for head, cell in zip(heads[2:], cells[2:], strict=False):
-                yield Place(section, row, nth, head), cell
+            first = len(NAME_HEADS) + (BACKEND_HEAD in heads)
+            row = " ".join(cells[:first])
+            nth = seen[under, section, row] = seen.get((under, section, row), 0) + 1
+            for head, cell in zip(heads[first:], cells[first:], strict=False):
+                yield Place(under, section, row, nth, head), cell
+
+
+def _heading(line: str) -> str:
+    return line.lstrip("#").strip()
+
+
+def _repeated(text: str) -> set[str]:
+    counts = Counter(_heading(line) for line in text.splitlines() if line.startswith("#"))
+    return {heading for heading, count in counts.items() if count > 1}
 
 
 def _cells(line: str) -> list[str]:
@@ -91,8 +116,9 @@ def _cells(line: str) -> list[str]:
 def _copied_from(place: Place, value: str | None, ours: Values) -> tuple[str, ...]:
     if not value:
         return ()
+    where = (place.under, place.section, place.column)
     return tuple(
         other.row
         for other, own in ours.items()
-        if own == value and other.column == place.column and other.section == place.section and other.row != place.row
+        if own == value and (other.under, other.section, other.column) == where and other.row != place.row
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from zoo_bench.beside import Comparison, hardware_text, put_beside, throughput_beside
+from zoo_bench.cell import short_name
 from zoo_bench.compare import Compared, compare_figures, unlike
 from zoo_bench.errors import EXIT_OK, ConfigError
 from zoo_bench.figures import Figure
@@ -59,12 +60,17 @@ def _side(word: str, records: Sequence[Record]) -> Side:
 
 
 def _pairs(a: Side, b: Side) -> dict[str, tuple[Record, Record]]:
-    """Return the two runs of every cell that both sides have; of two single runs, these, whatever their cells."""
+    """Return the two runs of every cell that both sides have; of two backends, of every model that both have.
+
+    Of two single runs these, whatever their cells.
+    """
     if a.single and b.single:
         (mine,), (theirs,) = a.runs.values(), b.runs.values()
         title = mine.cell_id if mine.cell_id == theirs.cell_id else f"{mine.cell_id} and {theirs.cell_id}"
         return {title: (mine, theirs)}
-    pairs = {cell: (a.runs[cell], b.runs[cell]) for cell in a.runs if cell in b.runs}
+    name = short_name if a.of_backend and b.of_backend else str
+    others = {name(cell): run for cell, run in b.runs.items()}
+    pairs = {name(cell): (run, others[name(cell)]) for cell, run in a.runs.items() if name(cell) in others}
     if not pairs:
         raise ConfigError(
             f"no cell has a run on both sides: {a.label} has {_named(a)}; {b.label} has {_named(b)}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +16,7 @@ from zoo_bench.display import bar, plain_table, table_console
 from zoo_bench.environments import EnvironmentStatus, ensure_environment, environment_status
 from zoo_bench.errors import EXIT_OK, EnvironmentBuildError
 from zoo_bench.machine import MachineInfo, describe_limits, describe_machine
-from zoo_bench.preflight import needs_of, shortcomings
+from zoo_bench.preflight import fitting_backends, needs_of, only, shortcomings
 from zoo_bench.probe import Probe, probe_backend
 from zoo_bench.recipe import PHASES
 from zoo_bench.session import Asked, Session
@@ -59,25 +59,36 @@ def doctor(asked: Asked, *, fix: bool) -> int:
         verdict = Text(finding.verdict, style=STYLE[finding.verdict])
         table.add_row(finding.what, verdict, Text(finding.found), Text(finding.remedy))
     console.print(table)
+    _print_profiles(session, machine, environments, console)
+    return EXIT_OK
+
+
+def _print_profiles(
+    session: Session, machine: MachineInfo, environments: Sequence[Finding], console: Console
+) -> None:
+    """Say of every profile whether it would run here, what it lacks, and with which backends it would all the same."""
     for name, profile in session.matrix.profiles.items():
         cells = expand(session.matrix, name)
-        lacking = shortcomings(session, needs_of(cells), machine)
-        lacking += _stopped(environments, {cell.backend for cell in cells})
+        needs = needs_of(cells)
+        stopped = _stopped(environments, {cell.backend for cell in cells})
+        lacking = [*shortcomings(session, needs, machine), *stopped.values()]
         verdict = Text(f"profile {name} ({profile.description}): ")
         verdict.append("would run here" if not lacking else "would not run here", style="red" if lacking else "green")
         console.print(verdict, soft_wrap=True)
         for problem in lacking:
             console.print(Text(f"  - {problem}"), soft_wrap=True)
-    return EXIT_OK
+        fitting = [backend for backend in fitting_backends(session, needs, machine) if backend not in stopped]
+        if lacking and fitting:
+            console.print(Text(f"  with {only(fitting)} it would"), soft_wrap=True)
 
 
-def _stopped(environments: Iterable[Finding], backends: Container[str]) -> list[str]:
+def _stopped(environments: Iterable[Finding], backends: Container[str]) -> dict[str, str]:
     """Say which of the backends could not start a worker: `run` does not ask before, for it would take seconds."""
-    return [
-        f"backend {finding.stops}: its worker cannot start, see '{finding.what}' above"
+    return {
+        finding.stops: f"backend {finding.stops}: its worker cannot start, see '{finding.what}' above"
         for finding in environments
         if finding.stops is not None and finding.stops in backends
-    ]
+    }
 
 
 def _machine(machine: MachineInfo) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from zoo_bench.display import plain_table, short_names, table_console
+from zoo_bench.display import plain_table, table_console
 from zoo_bench.errors import EXIT_OK
 from zoo_bench.plan import PlannedCell
 from zoo_bench.session import Asked, Session
@@ -24,10 +24,9 @@ def print_plan(session: Session, planned: Sequence[PlannedCell]) -> int:
     table.add_column("cell", no_wrap=True)
     table.add_column("would run", no_wrap=True)
     table.add_column("why", overflow="fold")
-    names = short_names([cell.cell.id for cell in planned])
     for cell in planned:
         phases = Text("fresh", style="green") if cell.fresh else Text(", ".join(cell.phases), style="bold")
-        table.add_row(Text(names[cell.cell.id]), phases, Text(cell.reason))
+        table.add_row(Text(session.name(cell.cell.id)), phases, Text(cell.reason))
     console = table_console()
     console.print(table)
     left = sum(not cell.fresh for cell in planned)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from zoo_bench.document import DocumentOptions
 from zoo_bench.errors import EXIT_OK
+from zoo_bench.layout import lay_out
 from zoo_bench.render import render as render_document
 from zoo_bench.session import Asked, Session
 
@@ -21,13 +22,13 @@ def render(asked: Asked, options: DocumentOptions) -> int:
 
 def render_from(session: Session, options: DocumentOptions, available: Callable[[str], bool]) -> str:
     """Return the document of a workspace; `available` tells which files of a record may be linked."""
-    backend = session.matrix.document.backend
-    current = session.current(backend) if options.stale_marks else None
+    backends = lay_out(session.matrix, options).backends if options.stale_marks else ()
+    current = {backend: session.current(backend) for backend in backends}
     return render_document(
         session.matrix,
         session.contents.records,
         session.template_folders,
         options,
         available=available,
-        current={backend: current} if current is not None else {},
+        current={backend: inputs for backend, inputs in current.items() if inputs is not None},
     )

@@ -50,7 +50,7 @@ def run(asked: Asked, *, dry_run: bool) -> int:
         console.print("interrupted; nothing was started", markup=False)
         return EXIT_INTERRUPTED
     records, interrupted = _run(session, left, benches, machine, console)
-    print_runs([(record.cell_id, record) for record in records])
+    print_runs([(record.cell_id, record) for record in records], session.name)
     if interrupted:
         return EXIT_INTERRUPTED
     statuses = {record.status for record in records} - {"succeeded"}
@@ -104,5 +104,5 @@ def _run(
         given_model=given.absolute() if given else None,
         revision=revision(session.workspace.root),
     )
-    with make_display(console, Pace(left, expected_s)) as display:
+    with make_display(console, Pace(left, expected_s), session.name) as display:
         return run_cells(left, lambda cell: benches[cell.cell.id], setting, display)

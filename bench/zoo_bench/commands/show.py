@@ -98,7 +98,7 @@ def _view(session: Session, word: str) -> View:
     if not runs or runs[0].status == "quarantined":
         return _view_without_runs(found, newest_of(found.cell.id, records))
     current = session.current(found.cell.backend)
-    ground = Ground(None, newest_drivers(records), {found.cell.backend: current} if current else {})
+    ground = Ground(drivers=newest_drivers(records), current={found.cell.backend: current} if current else {})
     said = tuple(remarks(row, ground))
     return View(f"{found.cell.id}, profile {found.profile}", row.sources, runs, found.cell.masks, said)
 

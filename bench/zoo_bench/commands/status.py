@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.text import Text
 
-from zoo_bench.display import format_s, plain_table, short_names, table_console
+from zoo_bench.display import format_s, plain_table, table_console
 from zoo_bench.errors import EXIT_OK
 from zoo_bench.figures import figure
 from zoo_bench.noise import describe
@@ -22,22 +22,24 @@ def status(asked: Asked) -> int:
     """Print a table of the chosen cells, each with its newest run."""
     session = Session.open(asked)
     newest = {record.cell_id: record for record in session.contents.records}
-    print_runs([(cell.id, newest.get(cell.id)) for cell in session.cells])
+    print_runs([(cell.id, newest.get(cell.id)) for cell in session.cells], session.name)
     return EXIT_OK
 
 
-def print_runs(runs: Sequence[tuple[str, Record | None]]) -> None:
-    """Print runs as a table of status and figures, then why each failed or is noisy, and where its log is."""
+def print_runs(runs: Sequence[tuple[str, Record | None]], name: Callable[[str], str]) -> None:
+    """Print runs as a table of status and figures, then why each failed or is noisy, and where its log is.
+
+    `name` is how the table calls a cell.
+    """
     console, table = table_console(), plain_table()
     table.add_column("cell", no_wrap=True)
     for head in ("status", "took", "s/iter", "fps", "box AP", "mask AP"):
         table.add_column(head, no_wrap=True, justify="left" if head == "status" else "right")
-    names = short_names([cell_id for cell_id, _ in runs])
     for cell_id, record in runs:
         if record is None:
-            table.add_row(names[cell_id], Text("never run", style="dim"))
+            table.add_row(name(cell_id), Text("never run", style="dim"))
             continue
-        table.add_row(names[cell_id], _status(record), format_s(record.duration_s), *_figures(record))
+        table.add_row(name(cell_id), _status(record), format_s(record.duration_s), *_figures(record))
     console.print(table)
     for _, record in runs:
         for line in _told(record) if record is not None else ():

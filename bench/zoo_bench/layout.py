@@ -1,0 +1,95 @@
+"""Which cells fill the document, and in which order: in one table a detector, or apart by backend. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from zoo_bench.cell import Cell, expand
+from zoo_bench.document import DocumentOptions
+from zoo_bench.errors import ConfigError, nearest
+from zoo_bench.matrix import Matrix
+
+
+@dataclass(frozen=True)
+class Part:
+    """Tables that stand together: a table a detector. `backend`: whose they are; empty where nothing need say so."""
+
+    backend: str
+    cells: tuple[Cell, ...]
+
+    @property
+    def tables(self) -> dict[str, tuple[Cell, ...]]:
+        """The rows of every table, by detector."""
+        detectors = dict.fromkeys(cell.detector for cell in self.cells)
+        return {detector: tuple(cell for cell in self.cells if cell.detector == detector) for detector in detectors}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The document's backends, in its order, and its parts: one for all, or one for each of them.
+
+    `mixed`: a table has rows of several backends, so that each row must say whose it is.
+    """
+
+    backends: tuple[str, ...]
+    parts: tuple[Part, ...]
+    mixed: bool
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every cell, in the order of the rows."""
+        return tuple(cell for part in self.parts for cell in part.cells)
+
+
+def lay_out(matrix: Matrix, options: DocumentOptions) -> Layout:
+    """Choose and order the cells of a document. A backend that has none in the profile has no row and no part.
+
+    Raises:
+        ConfigError: the profile is unknown, or has no cell of a backend that was asked for, or of any at all.
+    """
+    cells = expand(matrix, options.profile)
+    backends = _backends(matrix, options, cells)
+    mine = {name: tuple(cell for cell in cells if cell.backend == name) for name in backends}
+    if len(backends) == 1:
+        return Layout(backends, (Part("", mine[backends[0]]),), mixed=False)
+    if (options.tables or matrix.document.tables) == "apart":
+        return Layout(backends, tuple(Part(name, own) for name, own in mine.items() if own), mixed=False)
+    chosen = [cell for own in mine.values() for cell in own]
+    return Layout(backends, (Part("", tuple(sorted(chosen, key=_place_in(matrix, options, backends)))),), mixed=True)
+
+
+def _backends(matrix: Matrix, options: DocumentOptions, cells: Sequence[Cell]) -> tuple[str, ...]:
+    profile, _ = matrix.profile(options.profile)
+    known = {cell.backend for cell in cells}
+    for name in options.backends or ():
+        if name not in known:
+            raise ConfigError(f"--backend {name}: profile {profile} has no cell of it", nearest(name, known))
+    backends = options.backends or tuple(dict.fromkeys(matrix.document.backends))
+    if not known.intersection(backends):
+        raise ConfigError(
+            f"profile {profile} has no cell of {', '.join(backends)}, which document.backends in the matrix names",
+            f"zoo-bench render --backend {','.join(sorted(known))}",
+        )
+    return backends
+
+
+def _place_in(matrix: Matrix, options: DocumentOptions, backends: Sequence[str]) -> Callable[[Cell], tuple[int, ...]]:
+    """Return the order in which the same model of two backends stands beneath one another: by the axes, then backend.
+
+    What is on no axis, and has its cells from `include`, comes after what is on one.
+    """
+    _, profile = matrix.profile(options.profile)
+    detectors = _ranks(profile.axes.detector or matrix.axes.detector, matrix.detectors)
+    backbones = _ranks(profile.axes.backbone or matrix.axes.backbone, matrix.backbones)
+    schedules = _ranks(profile.axes.schedule or matrix.axes.schedule, matrix.schedules)
+
+    def place(cell: Cell) -> tuple[int, ...]:
+        ranks = (detectors[cell.detector], backbones[cell.backbone], schedules[cell.schedule])
+        return *ranks, backends.index(cell.backend)
+
+    return place
+
+
+def _ranks(axis: Sequence[str], declared: Iterable[str]) -> dict[str, int]:
+    return {name: rank for rank, name in enumerate(dict.fromkeys([*axis, *declared]))}
