@@ -61,7 +61,7 @@ def read_split(images: Path, annotations: Path, masks: bool) -> Split:
     without a segmentation.
     """
     try:
-        content = json.loads(annotations.read_bytes().decode("utf-8"))
+        content = json.loads(annotations.read_text(encoding="utf-8"))
         objects: Dict[int, List[Dict[str, Any]]] = defaultdict(list)
         for item in content.get("annotations", []):
             if not item.get("iscrowd", 0):
@@ -151,7 +151,7 @@ def encode(
     if masks is not None and results:
         planes = np.asfortranarray(masks.astype(np.uint8).transpose(1, 2, 0))
         for result, encoded in zip(results, rle.encode(planes)):
-            encoded["counts"] = encoded["counts"].decode("ascii")
+            encoded["counts"] = str(encoded["counts"], "ascii")
             result["segmentation"] = encoded
     return results
 

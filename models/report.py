@@ -33,7 +33,12 @@ class Epochs:
 
 
 def step(
-    events: worker.EventWriter, iteration: int, planned: int, losses: Dict[str, float], batch_size: int, **measured: float
+    events: worker.EventWriter,
+    iteration: int,
+    planned: int,
+    losses: Dict[str, float],
+    batch_size: int,
+    **measured: float,
 ) -> None:
     """Write the ``step`` of an iteration. Raises WorkerError of kind "diverged" for a loss that is not finite."""
     bad = {name: value for name, value in losses.items() if not math.isfinite(value)}

@@ -1,4 +1,6 @@
-"""Runs the tests of the workers, tests/worker_<backend>, each in the worker environment of its backend.
+"""Runs the tests of the workers, tests/workers/<backend>, each in the worker environment of its backend.
+
+Those in tests/workers/shared hold for every worker, and are run in every environment.
 
     tools/worker_tests.py [--backend NAME] [arguments for pytest]
 
@@ -25,18 +27,20 @@ from zoo_bench.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements" / "worker-tests.txt"
-FOLDERS = {path.name.removeprefix("worker_"): path for path in sorted((ROOT / "tests").glob("worker_*"))}
+TESTS = ROOT / "tests" / "workers"
+SHARED = "shared"
+BACKENDS = sorted({path.parent.name for path in TESTS.glob("*/test_*.py")} - {SHARED})
 NOTHING_SELECTED = 5  # pytest's exit code; another backend's tests may be meant
 
 
 def main(arguments: list[str]) -> int:
     """Build what is missing and run the tests; return the first exit code of pytest that is not 0."""
     parser = argparse.ArgumentParser(description="Runs the tests of the workers.", allow_abbrev=False)
-    parser.add_argument("--backend", choices=list(FOLDERS), help="run the tests of this one only; default: all")
+    parser.add_argument("--backend", choices=BACKENDS, help="run the tests of this one only; default: all")
     chosen, for_pytest = parser.parse_known_args(arguments)
     codes = []
-    for name in [chosen.backend] if chosen.backend else FOLDERS:
-        print(f"tests/{FOLDERS[name].name}, in the environment of {name}:", flush=True)
+    for name in [chosen.backend] if chosen.backend else BACKENDS:
+        print(f"tests/workers: {SHARED} and {name}, in the environment of {name}:", flush=True)
         codes.append(run_tests(name, for_pytest))
     failed = [code for code in codes if code not in (0, NOTHING_SELECTED)]
     return next(iter(failed), min(codes))
@@ -54,7 +58,7 @@ def run_tests(name: str, arguments: list[str]) -> int:
     overlay = ensure_overlay(environment, workspace)
     variables = worker_variables()
     variables["PYTHONPATH"] = os.pathsep.join([str(overlay), variables["PYTHONPATH"]])
-    command = [str(environment.python), "-m", "pytest", str(FOLDERS[name]), *arguments]
+    command = [str(environment.python), "-m", "pytest", str(TESTS / SHARED), str(TESTS / name), *arguments]
     return subprocess.run(command, cwd=ROOT, env=variables, check=False).returncode
 
 

@@ -151,7 +151,7 @@ def _places(workspace: Workspace) -> dict[str, Path]:
 
 
 def sources_sha256(backend: Backend) -> str:
-    """Return the SHA-256 (hex) over what a worker runs: what all workers share, and *.py and backend.yaml of its folder.
+    """Return the SHA-256 (hex) over what a worker runs: *.py and backend.yaml of its folder, and what all share.
 
     Each file counts with its path below models/ and its content. Locks have a digest of their own.
     """

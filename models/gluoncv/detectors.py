@@ -10,7 +10,6 @@ from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 import mxnet as mx
 import numpy as np
 from gluoncv.model_zoo.rcnn.faster_rcnn import FasterRCNN
-from gluoncv.model_zoo.rcnn.mask_rcnn import MaskRCNN
 from gluoncv.model_zoo.resnetv1b import ResNetV1b
 from gluoncv.nn.feature import FPNFeatureExpander
 from mxnet.gluon import HybridBlock, nn
@@ -18,7 +17,8 @@ from mxnet.gluon import HybridBlock, nn
 from models import worker
 from models.gluoncv.backbones import DEPTHS, STAGES, STEM, build_resnet, load_backbone, stage_outputs
 from models.gluoncv.data import AnchorLevel
-from models.gluoncv.retinanet import RetinaNet
+from models.gluoncv.pooling import PyramidFasterRCNN, PyramidMaskRCNN
+from models.gluoncv.retinanet import PYRAMID_INIT, RetinaNet
 from models.gluoncv.weights import parameters_of
 
 ASPECT_RATIOS = (0.5, 1, 2)
@@ -88,15 +88,15 @@ def build_detector(
 
 
 def initialize(net: HybridBlock, contexts: List[mx.Context], side: int) -> None:
-    """First weights, as in He et al. 2015 (arXiv:1502.01852) by fan-out, where a block does not say its own.
+    """First weights where a block does not say its own: as in He et al. 2015 (arXiv:1502.01852) by fan-out in the
+    ResNet, and by fan-in in the pyramid, which brings many channels down to few.
 
     Their shapes are found by looking at an image of ``side`` pixels a side, or they would be there after a first batch
     only, and nothing could be loaded into them before.
     """
-    for name, parameter in net.collect_params().items():
-        # Those of GluonCV's pyramid say nothing of their biases, and the rule for weights cannot be applied to them.
-        if parameter.init is None and name.endswith("bias"):
-            parameter.init = mx.init.Zero()
+    for name, parameter in net.collect_params("P[2-6]_.*").items():
+        # GluonCV's pyramid is made of symbols, whose wishes for first weights get lost on the way.
+        parameter.init = mx.init.Zero() if name.endswith("bias") else PYRAMID_INIT
     net.infer_shape(mx.nd.zeros((1, 3, side, side)))
     net.initialize(mx.init.MSRAPrelu(factor_type="out", slope=0), ctx=contexts)
     if not isinstance(net, RetinaNet):
@@ -123,13 +123,13 @@ def build_c4(parts: Parts) -> FasterRCNN:
     )
 
 
-def build_fpn(parts: Parts) -> FasterRCNN:
+def build_fpn(parts: Parts) -> PyramidFasterRCNN:
     """Faster R-CNN with a feature pyramid (Lin et al. 2016, arXiv:1612.03144)."""
     size = parts.recipe["model"]["box_roi_size"]
-    return _by_level(FasterRCNN(box_features=_box_head(parts), roi_size=(size, size), **_pyramid_values(parts)))
+    return _by_level(PyramidFasterRCNN(box_features=_box_head(parts), roi_size=(size, size), **_pyramid_values(parts)))
 
 
-def build_mask(parts: Parts) -> MaskRCNN:
+def build_mask(parts: Parts) -> PyramidMaskRCNN:
     """Mask R-CNN with a feature pyramid (He et al. 2017, arXiv:1703.06870).
 
     GluonCV's pools every region once, for its mask; the box head halves that.
@@ -143,7 +143,7 @@ def build_mask(parts: Parts) -> MaskRCNN:
         )
     head = _box_head(parts, nn.AvgPool2D(pool_size=(3, 3), strides=2, padding=1))
     return _by_level(
-        MaskRCNN(
+        PyramidMaskRCNN(
             box_features=head,
             roi_size=(size, size),
             target_roi_scale=2,
@@ -189,7 +189,7 @@ def proposal_levels(detector: Detector) -> Tuple[AnchorLevel, ...]:
 
 def _pyramid_values(parts: Parts) -> Dict[str, Any]:
     channels = parts.recipe["model"]["fpn_channels"]
-    # Twice as many anchors as the level above, and enough of them on the first: GluonCV halves this from level to level.
+    # Enough places for anchors on the first level, and a number that GluonCV can halve from level to level.
     side = 32 * -(-parts.recipe["input"]["max_size"] // (32 * PYRAMID_STRIDES[0]))
     return {
         "features": FPNFeatureExpander(
@@ -218,7 +218,7 @@ def _box_head(parts: Parts, *first: HybridBlock) -> nn.HybridSequential:
     head = nn.HybridSequential()
     head.add(*first)
     for _ in range(2):
-        head.add(nn.Dense(parts.recipe["model"]["box_head_channels"], weight_initializer=mx.init.Normal(0.01)))
+        head.add(nn.Dense(parts.recipe["model"]["box_head_channels"], weight_initializer=PYRAMID_INIT))
         head.add(nn.Activation("relu"))
     return head
 

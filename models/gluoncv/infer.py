@@ -8,7 +8,7 @@ boxes; encode: to the COCO results format, masks as run lengths.
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -99,9 +99,7 @@ def _clock_s() -> float:
     return time.perf_counter()
 
 
-def postprocess(
-    detector: Detector, outputs: Outputs, size: Tuple[int, int], original: Tuple[int, int]
-) -> Found:
+def postprocess(detector: Detector, outputs: Outputs, size: Tuple[int, int], original: Tuple[int, int]) -> Found:
     """The detections that count, in the original image; sizes are (height, width), the first that of the input."""
     test = detector.cell["recipe"]["test"]
     classes, scores, corners, masks = _arrays(detector, outputs, size)

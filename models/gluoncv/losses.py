@@ -1,6 +1,6 @@
 """The losses of Faster and Mask R-CNN, as GluonCV trains them, each from what its networks return in training."""
 
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import Any, Tuple
 
 from mxnet.gluon import HybridBlock
 
@@ -16,7 +16,13 @@ class ProposalLoss(HybridBlock):
     """
 
     def hybrid_forward(  # noqa: D102
-        self, F: Any, scores: Any, offsets: Any, places: Any, wanted: Any, targets: Any  # noqa: N803
+        self,
+        F: Any,
+        scores: Any,
+        offsets: Any,
+        places: Any,
+        wanted: Any,
+        targets: Any,
     ) -> Tuple[Any, Any]:
         scores, offsets = F.take(scores.reshape((-1,)), places), F.take(offsets.reshape((-1, 4)), places)
         count = F.maximum((wanted >= 0).sum(), F.ones((1,)))
@@ -33,7 +39,13 @@ class RegionLoss(HybridBlock):
     """
 
     def hybrid_forward(  # noqa: D102
-        self, F: Any, scores: Any, offsets: Any, wanted: Any, targets: Any, weights: Any  # noqa: N803
+        self,
+        F: Any,
+        scores: Any,
+        offsets: Any,
+        wanted: Any,
+        targets: Any,
+        weights: Any,
     ) -> Tuple[Any, Any]:
         counted = wanted >= 0
         count = F.maximum(counted.sum(), F.ones((1,)))
@@ -45,11 +57,11 @@ class RegionLoss(HybridBlock):
 class MaskLoss(HybridBlock):
     """Of the masks [B, P, K, S, S]: per pixel, of the right class alone. ``weights`` is 1 there and 0 elsewhere."""
 
-    def hybrid_forward(self, F: Any, masks: Any, targets: Any, weights: Any) -> Any:  # noqa: D102, N803
+    def hybrid_forward(self, F: Any, masks: Any, targets: Any, weights: Any) -> Any:  # noqa: D102
         count = F.maximum(weights.sum(), F.ones((1,)))
         return F.broadcast_div((cross_entropy(F, masks, targets) * weights).sum(), count)
 
 
-def cross_entropy(F: Any, logits: Any, wanted: Any) -> Any:  # noqa: N803 - gluon names it so
+def cross_entropy(F: Any, logits: Any, wanted: Any) -> Any:
     """Of independent yes-or-no questions, never a logarithm of zero."""
     return F.relu(logits) - logits * wanted + F.Activation(-F.abs(logits), act_type="softrelu")

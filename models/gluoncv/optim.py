@@ -15,8 +15,8 @@ EPSILON, BETA2 = 1e-8, 0.999
 class DecoupledAdam(mx.optimizer.Optimizer):
     """AdamW (Loshchilov & Hutter 2017, arXiv:1711.05101), in every step the same as torch.optim.AdamW.
 
-    MXNet 1 has the operator and no optimizer for it. The operator's step, eta (lr m / (sqrt(v) + epsilon) + wd w), knows
-    no correction of the moments' bias: it goes into lr and epsilon.
+    MXNet 1 has the operator and no optimizer for it. The operator's step, eta (lr m / (sqrt(v) + epsilon) + wd w),
+    knows no correction of the moments' bias: it goes into lr and epsilon.
     """
 
     def __init__(self, beta1: float, **values: Any) -> None:

@@ -24,6 +24,8 @@ MOST_PER_LEVEL = 1000
 BOX_CLIP = math.log(1000 / 16)
 GROUPS = 32
 BACKGROUND, BETWEEN = -1, -2
+# Variance 1 / fan-in, as Detectron's and torchvision's pyramids begin.
+PYRAMID_INIT = mx.init.Xavier(rnd_type="uniform", factor_type="in", magnitude=3)
 
 
 class RetinaNet(HybridBlock):
@@ -56,7 +58,7 @@ class RetinaNet(HybridBlock):
             for size, stride in zip(sizes, STRIDES):
                 self.anchors.add(Anchors(size, stride, ratios, -(-largest_side // stride)))
 
-    def hybrid_forward(self, F: Any, images: Any) -> Tuple[Any, Any, Any]:  # noqa: N803 - gluon names it so
+    def hybrid_forward(self, F: Any, images: Any) -> Tuple[Any, Any, Any]:
         """See the class."""
         conv3 = self.layer2(self.stem(images))
         conv4 = self.layer3(conv3)
@@ -81,8 +83,7 @@ class Pyramid(HybridBlock):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        # He et al. 2015 with a = 1, as torchvision's pyramid begins.
-        begin = {"weight_initializer": mx.init.Xavier(rnd_type="uniform", factor_type="in", magnitude=3)}
+        begin = {"weight_initializer": PYRAMID_INIT}
         with self.name_scope():
             self.lateral = nn.HybridSequential()
             self.output = nn.HybridSequential()
@@ -92,7 +93,7 @@ class Pyramid(HybridBlock):
             self.p6 = nn.Conv2D(channels, 3, strides=2, padding=1, **begin)
             self.p7 = nn.Conv2D(channels, 3, strides=2, padding=1, **begin)
 
-    def hybrid_forward(self, F: Any, *stages: Any) -> List[Any]:  # noqa: N803 - gluon names it so
+    def hybrid_forward(self, F: Any, *stages: Any) -> List[Any]:
         """[P3, P4, P5, P6, P7], each half as wide as the one before."""
         merged = [lateral(stage) for lateral, stage in zip(self.lateral, stages)]
         for level in (1, 0):
@@ -121,7 +122,7 @@ class Subnet(HybridBlock):
                 outputs, 3, padding=1, weight_initializer=normal, bias_initializer=mx.init.Constant(begin)
             )
 
-    def hybrid_forward(self, F: Any, level: Any) -> Any:  # noqa: ARG002, N803 - gluon names it so
+    def hybrid_forward(self, F: Any, level: Any) -> Any:  # noqa: ARG002 - gluon names it so
         """[B, channels, H, W] to [B, outputs, H, W]."""
         return self.last(self.tower(level))
 
@@ -137,7 +138,7 @@ class ChannelGroupNorm(HybridBlock):
         self.gamma = self.params.get("gamma", shape=(1, channels, 1, 1), init=mx.init.One())
         self.beta = self.params.get("beta", shape=(1, channels, 1, 1), init=mx.init.Zero())
 
-    def hybrid_forward(self, F: Any, x: Any, gamma: Any, beta: Any) -> Any:  # noqa: N803 - gluon names it so
+    def hybrid_forward(self, F: Any, x: Any, gamma: Any, beta: Any) -> Any:
         """The same shape, normalised over each of 32 groups of channels."""
         plain = F.GroupNorm(x, F.ones((GROUPS,)), F.zeros((GROUPS,)), num_groups=GROUPS, eps=1e-5)
         return F.broadcast_add(F.broadcast_mul(plain, gamma), beta)
@@ -161,7 +162,7 @@ class Anchors(HybridBlock):
         grid = places + base_anchors(size, ratios)
         self.grid = self.params.get_constant("grid", grid.reshape((1, 1, side, side, -1)).astype(np.float32))
 
-    def hybrid_forward(self, F: Any, level: Any, grid: Any) -> Any:  # noqa: N803 - gluon names it so
+    def hybrid_forward(self, F: Any, level: Any, grid: Any) -> Any:
         """See the class."""
         return F.slice_like(grid, level, axes=(2, 3)).reshape((1, -1, 4))
 
@@ -178,7 +179,7 @@ class Targets(HybridBlock):
         super().__init__()
         self._batch = batch
 
-    def hybrid_forward(self, F: Any, anchors: Any, boxes: Any, classes: Any) -> Tuple[Any, Any]:  # noqa: N803
+    def hybrid_forward(self, F: Any, anchors: Any, boxes: Any, classes: Any) -> Tuple[Any, Any]:
         """See the class."""
         anchors = anchors.reshape((-1, 4))
         found = [
@@ -188,11 +189,11 @@ class Targets(HybridBlock):
         return F.stack(*(of_image[0] for of_image in found)), F.stack(*(of_image[1] for of_image in found))
 
 
-def _one(F: Any, values: Any, image: int) -> Any:  # noqa: N803 - gluon names it so
+def _one(F: Any, values: Any, image: int) -> Any:
     return F.slice_axis(values, axis=0, begin=image, end=image + 1).squeeze(axis=0)
 
 
-def _targets_of_one(F: Any, anchors: Any, boxes: Any, classes: Any) -> Tuple[Any, Any]:  # noqa: N803
+def _targets_of_one(F: Any, anchors: Any, boxes: Any, classes: Any) -> Tuple[Any, Any]:
     overlaps = F.contrib.box_iou(anchors, boxes, format="corner")
     most, matched = overlaps.max(axis=1), overlaps.argmax(axis=1)
     is_box = (classes >= 0).expand_dims(0)
@@ -202,20 +203,20 @@ def _targets_of_one(F: Any, anchors: Any, boxes: Any, classes: Any) -> Tuple[Any
     return wanted, encoded(F, anchors, F.take(boxes, matched))
 
 
-def _centres(F: Any, corners: Any) -> Tuple[Any, Any]:  # noqa: N803 - gluon names it so
+def _centres(F: Any, corners: Any) -> Tuple[Any, Any]:
     """Corners [..., 4] to centres [..., 2] and sizes [..., 2]."""
     low = F.slice_axis(corners, axis=-1, begin=0, end=2)
     size = F.slice_axis(corners, axis=-1, begin=2, end=4) - low
     return low + size / 2, size
 
 
-def encoded(F: Any, anchors: Any, boxes: Any) -> Any:  # noqa: N803 - gluon names it so
+def encoded(F: Any, anchors: Any, boxes: Any) -> Any:
     """How to move and stretch anchors [N, 4] into boxes [N, 4] (Girshick et al. 2013, arXiv:1311.2524, appendix C)."""
     (from_centre, from_size), (to_centre, to_size) = _centres(F, anchors), _centres(F, boxes)
     return F.concat((to_centre - from_centre) / from_size, F.log(to_size / from_size), dim=-1)
 
 
-def decoded(F: Any, anchors: Any, offsets: Any) -> Any:  # noqa: N803 - gluon names it so
+def decoded(F: Any, anchors: Any, offsets: Any) -> Any:
     """The boxes [1, N, 4] that offsets [1, N, 4] make of anchors [1, N, 4]."""
     centre, size = _centres(F, anchors)
     shift = F.slice_axis(offsets, axis=-1, begin=0, end=2)
@@ -226,14 +227,14 @@ def decoded(F: Any, anchors: Any, offsets: Any) -> Any:  # noqa: N803 - gluon na
 
 
 class Loss(HybridBlock):
-    """Focal loss of the classes (equation 5) and L1 of the offsets, each by the image's number of foreground anchors."""
+    """Focal loss of the classes (equation 5) and L1 of the offsets, over an image's number of foreground anchors."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
         self._classes = classes
 
-    def hybrid_forward(self, F: Any, logits: Any, offsets: Any, wanted: Any, targets: Any) -> Tuple[Any, Any]:  # noqa: N803
-        """logits [B, N, K], offsets [B, N, 4], wanted classes [B, N] and offsets [B, N, 4] to two scalars [1]."""
+    def hybrid_forward(self, F: Any, logits: Any, offsets: Any, wanted: Any, targets: Any) -> Tuple[Any, Any]:
+        """Logits [B, N, K], offsets [B, N, 4], wanted classes [B, N] and offsets [B, N, 4] to two scalars [1]."""
         foreground = wanted >= 0
         count = F.maximum(foreground.sum(axis=1), F.ones_like(foreground.sum(axis=1)))
         focal = focal_loss(F, logits, F.one_hot(wanted, depth=self._classes)).sum(axis=2)
@@ -244,13 +245,11 @@ class Loss(HybridBlock):
         return (counted.sum(axis=1) / count).mean(), (near.sum(axis=1) / count).mean()
 
 
-def focal_loss(F: Any, logits: Any, wanted: Any) -> Any:  # noqa: N803 - gluon names it so
+def focal_loss(F: Any, logits: Any, wanted: Any) -> Any:
     """Equation 5 of every logit, computed as torchvision's sigmoid_focal_loss is: never a logarithm of zero."""
     likely = F.sigmoid(logits)
     right = likely * wanted + (1 - likely) * (1 - wanted)
-    return (
-        (ALPHA * wanted + (1 - ALPHA) * (1 - wanted)) * cross_entropy(F, logits, wanted) * (1 - right) ** GAMMA
-    )
+    return (ALPHA * wanted + (1 - ALPHA) * (1 - wanted)) * cross_entropy(F, logits, wanted) * (1 - right) ** GAMMA
 
 
 class Choice(HybridBlock):
@@ -264,8 +263,8 @@ class Choice(HybridBlock):
         self._classes, self._counts = classes, tuple(counts)
         self._score_threshold, self._nms_threshold = score_threshold, nms_threshold
 
-    def hybrid_forward(self, F: Any, logits: Any, offsets: Any, anchors: Any) -> Any:  # noqa: N803
-        """logits [1, N, K], offsets [1, N, 4] and anchors [1, N, 4] to [1, T, 6]."""
+    def hybrid_forward(self, F: Any, logits: Any, offsets: Any, anchors: Any) -> Any:
+        """Logits [1, N, K], offsets [1, N, 4] and anchors [1, N, 4] to [1, T, 6]."""
         found, begin = [], 0
         for count in self._counts:
             of_level = [F.slice_axis(v, axis=1, begin=begin, end=begin + count) for v in (logits, offsets, anchors)]
@@ -280,7 +279,7 @@ class Choice(HybridBlock):
             coord_start=2,
         )
 
-    def _best(self, F: Any, count: int, logits: Any, offsets: Any, anchors: Any) -> Any:  # noqa: N803
+    def _best(self, F: Any, count: int, logits: Any, offsets: Any, anchors: Any) -> Any:
         scores = F.sigmoid(logits).reshape((-1,))
         kept = F.topk(scores, k=min(MOST_PER_LEVEL, count * self._classes), dtype="int32")
         place = F.floor(F.cast(kept, "float64") / self._classes)

@@ -1,6 +1,6 @@
 """One context's part of an iteration: its images on the device, through the network, to the losses."""
 
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 
 import mxnet as mx
 import numpy as np

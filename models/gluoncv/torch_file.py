@@ -106,7 +106,7 @@ def read_torch_file(path: Path) -> Dict[str, np.ndarray]:
         return {name: value.numpy() for name, value in content.items()}
     except FileNotFoundError as error:
         raise worker.WorkerError(f"there is no weights file {path}", kind="data") from error
-    except Exception as error:  # noqa: BLE001 - a pickle that is none raises whatever it likes
+    except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise worker.WorkerError(f"{path} is no PyTorch file of plain weights: {reason}", kind="data") from error
 

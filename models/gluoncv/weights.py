@@ -10,7 +10,7 @@ import os
 import shutil
 import urllib.request
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -40,8 +40,12 @@ def parameters_of(block: Block) -> Dict[str, Parameter]:
 
 def save_detector(net: Block, category_ids: Sequence[int], path: Path) -> None:
     """Write the weights as safetensors, beside and renamed."""
-    state = {name: np.ascontiguousarray(value.data().asnumpy()) if len(value.list_ctx()) == 1 else
-             np.ascontiguousarray(value.list_data()[0].asnumpy()) for name, value in parameters_of(net).items()}
+    state = {
+        name: np.ascontiguousarray(value.data().asnumpy())
+        if len(value.list_ctx()) == 1
+        else np.ascontiguousarray(value.list_data()[0].asnumpy())
+        for name, value in parameters_of(net).items()
+    }
     beside = path.with_name(path.name + ".tmp")
     save_file(state, str(beside), metadata={CATEGORIES: json.dumps(list(category_ids))})
     os.replace(str(beside), str(path))

@@ -12,7 +12,7 @@ import pytest
 
 from models.gluoncv import probe
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 # What a worker imports, in an interpreter that tells of every connection it would make and program it would start.
 IMPORTS = """
 import sys

@@ -1,8 +1,11 @@
-"""A small dataset with every kind of annotation, and cells small enough to train in a second."""
+"""A small dataset with every kind of annotation, and cells small enough to train in a second, for either backend."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +16,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as rle
 
+from models import worker
+
 ROOT = Path(__file__).resolve().parents[2]
+BACKEND = "gluoncv" if importlib.util.find_spec("mxnet") else "torchvision"
 WIDTH, HEIGHT = 80, 64
 PUBLISHED: dict[str, Any] = {
     "input": {"min_size": 800, "max_size": 1333, "flip_probability": 0.5},
@@ -50,6 +56,7 @@ SMALL = {
         "box_head_channels": 16,
         "mask_head_channels": 8,
         "box_roi_size": 4,
+        "mask_roi_size": 8,
         "anchor_sizes": [8, 16, 24, 32, 48],
         "rpn_pre_nms": {"train": 50, "test": 50},
         "rpn_post_nms": {"train": 50, "test": 50},
@@ -127,7 +134,7 @@ class Cells:
         """The words that start the worker, its job written."""
         path = Path(job["paths"]["output"]) / "job.json"
         path.write_text(json.dumps(job))
-        return [sys.executable, "-m", "models.torchvision.train", "--job", str(path)]
+        return [sys.executable, "-m", f"models.{BACKEND}.train", "--job", str(path)]
 
     def run(self, job: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:
         """Exit code and events of a run."""
@@ -138,6 +145,24 @@ class Cells:
 def events_of(job: dict[str, Any]) -> list[dict[str, Any]]:
     """The events written so far."""
     return [json.loads(line) for line in Path(job["paths"]["events"]).read_text().splitlines()]
+
+
+def in_process(job: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:
+    """Run the worker's main here, where its framework is imported already."""
+    path = Path(job["paths"]["output"]) / "job.json"
+    path.write_text(json.dumps(job))
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        code = worker.run(importlib.import_module(f"models.{BACKEND}.train").main, ["--job", str(path)])
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+    return code, events_of(job)
+
+
+def named(events: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """The events of one name."""
+    return [event for event in events if event["event"] == name]
 
 
 def block(left: int, top: int, width: int, height: int) -> np.ndarray:

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL, Cells, cell
-from test_train import in_process, named
-
+from conftest import SMALL, Cells, cell, in_process, named
 from models.torchvision.steps import AHEAD, Begun, CudaSteps, Ended, follow
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
