@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,9 @@ LOCK = ROOT / "requirements" / "worker-tests.txt"
 TESTS = ROOT / "tests" / "workers"
 SHARED = "shared"
 BACKENDS = sorted({path.parent.name for path in TESTS.glob("*/test_*.py")} - {SHARED})
+# The backend whose figures others are held against: tests/workers/<backend>/references.py runs in its environment.
+PEER = "torchvision"
+REFERENCES = "ZOO_BENCH_REFERENCES"
 NOTHING_SELECTED = 5  # pytest's exit code; another backend's tests may be meant
 
 
@@ -50,16 +54,29 @@ def run_tests(name: str, arguments: list[str]) -> int:
     """Run the tests of one backend's worker in its environment; return pytest's exit code."""
     workspace = Workspace.locate(ROOT)
     try:
-        backend = find_backend(name, workspace)
-        environment = ensure_environment(backend, workspace, load_machine_config(workspace), print)
+        python, variables = prepared(name, workspace)
+        references = TESTS / name / "references.py"
+        if references.is_file():
+            folder = workspace.state / "worker-tests" / f"references-{name}"
+            shutil.rmtree(folder, ignore_errors=True)
+            peer, its_variables = prepared(PEER, workspace)
+            subprocess.run([peer, str(references), str(folder)], cwd=ROOT, env=its_variables, check=True)
+            variables[REFERENCES] = str(folder)
     except ZooBenchError as error:
         print(f"{error.message}\n{error.hint}", file=sys.stderr)
         return error.exit_code
+    command = [python, "-m", "pytest", str(TESTS / SHARED), str(TESTS / name), *arguments]
+    return subprocess.run(command, cwd=ROOT, env=variables, check=False).returncode
+
+
+def prepared(name: str, workspace: Workspace) -> tuple[str, dict[str, str]]:
+    """Return the interpreter of a backend and the variables that its tests start with; build what is missing."""
+    backend = find_backend(name, workspace)
+    environment = ensure_environment(backend, workspace, load_machine_config(workspace), print)
     overlay = ensure_overlay(environment, workspace)
     variables = worker_variables()
     variables["PYTHONPATH"] = os.pathsep.join([str(overlay), variables["PYTHONPATH"]])
-    command = [str(environment.python), "-m", "pytest", str(TESTS / SHARED), str(TESTS / name), *arguments]
-    return subprocess.run(command, cwd=ROOT, env=variables, check=False).returncode
+    return str(environment.python), variables
 
 
 def ensure_overlay(environment: WorkerEnvironment, workspace: Workspace) -> Path:

@@ -124,6 +124,7 @@ def _arrays(detector: Detector, outputs: Outputs, size: Tuple[int, int]) -> Tupl
         choice = Choice(
             detector.net.classes,
             detector.net.anchors_per_level(*size),
+            size,
             test["score_threshold"],
             test["nms_threshold"],
         )

@@ -63,8 +63,8 @@ class RetinaNet(HybridBlock):
         conv3 = self.layer2(self.stem(images))
         conv4 = self.layer3(conv3)
         levels = self.pyramid(conv3, conv4, self.layer4(conv4))
-        logits = [_flattened(self.class_head(level), self.classes) for level in levels]
-        offsets = [_flattened(self.box_head(level), 4) for level in levels]
+        logits = [by_anchor(self.class_head(level), self.classes) for level in levels]
+        offsets = [by_anchor(self.box_head(level), 4) for level in levels]
         anchors = [grid(level) for grid, level in zip(self.anchors, levels)]
         return F.concat(*logits, dim=1), F.concat(*offsets, dim=1), F.concat(*anchors, dim=1)
 
@@ -73,7 +73,7 @@ class RetinaNet(HybridBlock):
         return [self.per_place * -(-height // stride) * -(-width // stride) for stride in STRIDES]
 
 
-def _flattened(head: Any, values: int) -> Any:
+def by_anchor(head: Any, values: int) -> Any:
     """[B, A * values, H, W] to [B, H * W * A, values]: place by place, at each its anchors."""
     return head.reshape((0, -4, -1, values, -2)).transpose((0, 3, 4, 1, 2)).reshape((0, -1, values))
 
@@ -255,12 +255,20 @@ def focal_loss(F: Any, logits: Any, wanted: Any) -> Any:
 class Choice(HybridBlock):
     """The boxes of one image, at last: [T, 6] of class, score and corners, best first; what is no box has class -1.
 
-    Of every level the best MOST_PER_LEVEL above the threshold, then suppression class by class (section 4).
+    Of every level, which has ``counts`` anchors, the best MOST_PER_LEVEL above the threshold, cut at the image of
+    ``size`` (height, width); then suppression class by class (section 4).
     """
 
-    def __init__(self, classes: int, counts: Sequence[int], score_threshold: float, nms_threshold: float) -> None:
+    def __init__(
+        self,
+        classes: int,
+        counts: Sequence[int],
+        size: Tuple[int, int],
+        score_threshold: float,
+        nms_threshold: float,
+    ) -> None:
         super().__init__()
-        self._classes, self._counts = classes, tuple(counts)
+        self._classes, self._counts, self._size = classes, tuple(counts), size
         self._score_threshold, self._nms_threshold = score_threshold, nms_threshold
 
     def hybrid_forward(self, F: Any, logits: Any, offsets: Any, anchors: Any) -> Any:
@@ -283,6 +291,8 @@ class Choice(HybridBlock):
         scores = F.sigmoid(logits).reshape((-1,))
         kept = F.topk(scores, k=min(MOST_PER_LEVEL, count * self._classes), dtype="int32")
         place = F.floor(F.cast(kept, "float64") / self._classes)
-        boxes = F.take(decoded(F, anchors, offsets), place, axis=1)
+        left, top, right, bottom = F.split(F.take(decoded(F, anchors, offsets), place, axis=1), 4, axis=2)
+        height, width = self._size
+        boxes = [F.clip(left, 0, width), F.clip(top, 0, height), F.clip(right, 0, width), F.clip(bottom, 0, height)]
         classes = F.cast(F.cast(kept, "float64") - place * self._classes, "float32")
-        return F.concat(classes.reshape((1, -1, 1)), F.take(scores, kept).reshape((1, -1, 1)), boxes, dim=2)
+        return F.concat(classes.reshape((1, -1, 1)), F.take(scores, kept).reshape((1, -1, 1)), *boxes, dim=2)
