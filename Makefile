@@ -2,6 +2,7 @@
 #
 #   PYTHON=/path/to/python3.13    the interpreter to make .venv with, instead of looking for one
 #   PYTEST_ARGS="-k render -x"    for pytest
+#   BACKEND=gluoncv               for `make smoke`: whose cells (torchvision)
 #   LOCK_ARGS=--upgrade           for `make locks`: newer versions, not only what the .in files ask for
 
 .DEFAULT_GOAL := help
@@ -9,6 +10,7 @@
 
 PYTHON ?=
 PYTEST_ARGS ?=
+BACKEND ?= torchvision
 LOCK_ARGS ?=
 export PYTHON
 
@@ -39,8 +41,9 @@ prepare:
 	$(call bootstrap)
 
 smoke: prepare ## train, time and evaluate all eight cells on the CPU, a few minutes; print the document
-	@status=0; $(BIN)/zoo-bench run --matrix matrix.yaml --profile smoke || status=$$?; \
-	if [ $$status -le 1 ]; then $(BIN)/zoo-bench render --profile smoke || status=$$?; fi; exit $$status
+	@status=0; $(BIN)/zoo-bench run --matrix matrix.yaml --profile smoke --select 'backend=$(BACKEND)' || status=$$?; \
+	if [ $$status -le 1 ]; then $(BIN)/zoo-bench render --profile smoke --backend $(BACKEND) || status=$$?; fi; \
+	exit $$status
 	$(call bootstrap,--hint)
 
 test: lint ## lint, and every test: the harness's, and the worker's in its own environment

@@ -121,16 +121,18 @@ def test_the_sources_digest_follows_what_a_worker_runs(tmp_path: Path) -> None:
     (models / "fake" / "notes.txt").write_text("not run")
     assert sources_sha256(backend) == before
     digests = {before}
-    for name in ("worker.py", "fake/train.py", "fake/backend.yaml", "fake/new.py"):
+    for name in ("worker.py", "coco.py", "fake/train.py", "fake/backend.yaml", "fake/new.py"):
         with (models / name).open("a") as stream:
             stream.write("# changed\n")
         digests.add(sources_sha256(backend))
-    assert len(digests) == 5
+    assert len(digests) == 6
 
 
-def test_a_backend_of_its_own_takes_worker_py_from_the_installation(tmp_path: Path) -> None:
+def test_a_backend_of_its_own_takes_what_all_share_from_the_installation(tmp_path: Path) -> None:
     backend = find_backend("tiny", workspace_with(tmp_path))
-    assert len(sources_sha256(backend)) == 64
+    before = sources_sha256(backend)
+    (tmp_path / "models" / "worker.py").write_text("# the workspace's own comes first\n")
+    assert sources_sha256(backend) != before
 
 
 def test_worker_variables_do_not_reach_into_another_python(monkeypatch: pytest.MonkeyPatch) -> None:

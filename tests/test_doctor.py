@@ -14,11 +14,13 @@ import pytest
 from conftest import Zoo
 
 from zoo_bench.backends import find_backend
+from zoo_bench.cell import expand
 from zoo_bench.commands.doctor import Finding, _environments
 from zoo_bench.environments import ensure_environment
 from zoo_bench.interpreters import find_interpreter
 from zoo_bench.machine import GpuDevice, describe_machine
 from zoo_bench.machine_config import load_machine_config
+from zoo_bench.preflight import needs_of, shortcomings
 from zoo_bench.session import Asked, Session
 from zoo_bench.workspace import Workspace
 
@@ -101,12 +103,28 @@ def test_a_build_for_gpus_that_cannot_use_them_is_said(zoo: Zoo) -> None:
     assert "driver" in found["tiny on GPUs"].found
 
 
+def test_a_build_for_cpus_is_refused_for_gpus_before_anything_starts(zoo: Zoo) -> None:
+    zoo.change({"axes": {"backend": ["gluoncv"]}, "document": {"backends": ["gluoncv"]}})
+    machine = describe_machine().model_copy(update={"gpus": (V100,) * 8, "nvml_problem": ""})
+
+    def refused() -> list[str]:
+        session = Session.open(Asked(root=zoo.root))
+        found = shortcomings(session, needs_of(expand(session.matrix, "full")), machine)
+        return [problem for problem in found if problem.startswith("backend")]
+
+    (problem,) = refused()
+    assert problem.startswith("backend gluoncv (cpu) is built for CPUs alone, and 8 GPU(s) are asked for; ")
+    assert problem.endswith("{gluoncv: {variant: ...}} (cu90, cu112)")
+    (zoo.root / "machine.yaml").write_text("backends: {gluoncv: {variant: cu90}}\n")
+    assert refused() == []
+
+
 @pytest.fixture
 def cuda_9_zoo(zoo: Zoo) -> Iterator[Zoo]:
     """A workspace of gluoncv's cells, with the environment for CUDA 9.0 built from its lock, on a real Python 3.7."""
     if find_interpreter("==3.7") is None:
         pytest.skip("there is no Python 3.7 on this machine (pyenv install 3.7)")
-    zoo.change({"axes": {"backend": ["gluoncv"]}, "document": {"backend": "gluoncv"}})
+    zoo.change({"axes": {"backend": ["gluoncv"]}, "document": {"backends": ["gluoncv"]}})
     (zoo.root / "machine.yaml").write_text("backends: {gluoncv: {variant: cu90}}\n")
     workspace = Workspace.locate(zoo.root)
     ensure_environment(find_backend("gluoncv", workspace), workspace, load_machine_config(workspace), print)

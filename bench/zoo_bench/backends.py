@@ -45,6 +45,7 @@ class Variant(Strict):
         description="requirements with hashes, relative to the folder; none: zoo-bench's own interpreter",
     )
     disk_bytes: Annotated[int, Field(ge=0)] = Field(default=0, description="what the environment takes on disk")
+    gpus: bool = Field(default=True, description="false: its build of the framework is for CPUs alone")
 
 
 class BackendSpec(Strict):
