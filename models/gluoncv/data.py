@@ -254,9 +254,11 @@ def propose(image: Prepared, anchors: np.ndarray, count: int) -> Proposals:
     """Sample anchors with GluonCV's sampler: by overlap with the boxes, none that reaches out of the image."""
     height, width = image.pixels.shape[:2]
     overlaps = coco_mask.iou(_by_size(anchors), _by_size(image.boxes), [0] * len(image.boxes))
-    overlaps[(anchors[:, :2] < 0).any(axis=1) | (anchors[:, 2] >= width) | (anchors[:, 3] >= height)] = -1
+    is_outside = (anchors[:, :2] < 0).any(axis=1) | (anchors[:, 2] >= width) | (anchors[:, 3] >= height)
+    overlaps[is_outside] = -1
     sampler = RPNTargetSampler(count, FOREGROUND_IOU, BACKGROUND_IOU, FOREGROUND_SHARE)
     samples, matches = sampler(overlaps)
+    samples[is_outside] = 0  # where all are outside, each is the best there is, and the sampler takes it
     chosen = np.flatnonzero(samples)[:count]
     places, wanted = np.zeros(count, np.int32), np.full(count, -1, np.float32)
     targets = np.zeros((count, 4), np.float32)
