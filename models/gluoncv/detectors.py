@@ -16,7 +16,7 @@ from mxnet.gluon import HybridBlock, nn
 
 from models import worker
 from models.gluoncv.backbones import DEPTHS, STAGES, STEM, build_resnet, load_backbone, stage_outputs
-from models.gluoncv.data import AnchorLevel
+from models.gluoncv.data import AnchorLevel, anchors_of
 from models.gluoncv.pooling import LevelPooling, PyramidFasterRCNN, PyramidMaskRCNN, spare_regions
 from models.gluoncv.retinanet import PYRAMID_INIT, RetinaNet
 from models.gluoncv.weights import parameters_of
@@ -81,10 +81,36 @@ def build_detector(
     body = build_resnet(backbone, model)
     classes = tuple(str(number) for number in category_ids)
     net = BUILDERS[name](Parts(backbone, body, cell["recipe"], classes, images_per_context, most_objects))
+    detector = Detector(net, category_ids, cell)
+    refuse_too_few(detector)
     initialize(net, contexts, cell["recipe"]["input"]["min_size"])
     if not has_checkpoint:
         load_backbone(body, backbone, model["backbone_weights"])
-    return Detector(net, category_ids, cell)
+    return detector
+
+
+def refuse_too_few(detector: Detector) -> None:
+    """Raise WorkerError where there are fewer anchors than proposals wanted, or fewer of these than regions sampled.
+
+    GluonCV slices as many off as it is asked for, and MXNet would say at which operator that failed.
+    """
+    side, levels = detector.cell["recipe"]["input"]["min_size"], proposal_levels(detector)
+    if not levels:
+        return
+    anchors, model = len(anchors_of(levels, side, side)), detector.cell["recipe"]["model"]
+    proposals = {
+        when: min(model["rpn_post_nms"][when], len(levels) * model["rpn_pre_nms"][when]) for when in ("train", "test")
+    }
+    if max(proposals.values()) > anchors:
+        raise worker.WorkerError(
+            f"an image of {side} x {side} pixels has {anchors} anchors, fewer than the {max(proposals.values())} "
+            "proposals that rpn_post_nms asks for; GluonCV needs as many"
+        )
+    if model["roi_batch_per_image"] > proposals["train"]:
+        raise worker.WorkerError(
+            f"the cell samples {model['roi_batch_per_image']} regions an image (roi_batch_per_image) of "
+            f"{proposals['train']} proposals (rpn_post_nms); GluonCV needs as many"
+        )
 
 
 def initialize(net: HybridBlock, contexts: List[mx.Context], side: int) -> None:

@@ -292,21 +292,20 @@ def torchvision_names(body: nn.Block) -> dict[str, np.ndarray]:
 
 def test_backbone_weights_with_torchvisions_names_load_without_the_classifier(tmp_path: Path) -> None:
     path = tmp_path / "resnet18.pth"
-    source = built(small_cell("retinanet_fpn", {"model": {"batch_norm": "frozen"}}), seed=1)
-    body = backbones.build_resnet("r18", source.cell["recipe"]["model"])
+    values = small_cell("retinanet_fpn", {"model": {"batch_norm": "frozen", "backbone_weights": str(path)}})
+    body = backbones.build_resnet("r18", values["recipe"]["model"])
     body.initialize(mx.init.Normal(0.3))
     body(mx.nd.array(IMAGE))
     state = torchvision_names(body)
     assert "layer1.0.bn1.weight" in state
     state = {name: value for name, value in state.items() if not name.startswith("fc.")}
     zipped(path, {**state, "bn1.num_batches_tracked": np.array(7), "fc.weight": np.zeros((9, 512), np.float32)})
-    values = small_cell("retinanet_fpn", {"model": {"batch_norm": "frozen", "backbone_weights": str(path)}})
     found = built(values, seed=2).net
     assert np.array_equal(found.stem[0].weight.data().asnumpy(), state["conv1.weight"])
     assert np.array_equal(found.layer4[1].bn2.gamma.data().asnumpy(), state["layer4.1.bn2.weight"])
     del state["layer2.0.conv1.weight"]
     zipped(path, state)
-    assert "1 weights are missing: layer2.0.conv1.weight" in data_error(built, values)
+    assert "1 weights are missing: layer2.0.conv1.weight" in data_error(weights.load_torchvision_resnet, body, path)
 
 
 def test_imagenet_weights_that_are_nowhere_say_how_to_fetch_them(
