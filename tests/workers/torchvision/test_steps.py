@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SMALL, Cells, cell, in_process, named
+
 from models.torchvision.steps import AHEAD, Begun, CudaSteps, Ended, follow
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
