@@ -43,9 +43,8 @@ def test_two_contexts_have_the_gradients_of_one_on_the_whole_batch(dataset: Path
         assert np.abs(halves[name] - wanted).max() <= 1e-5 * np.abs(wanted).max(), name
 
 
-@pytest.mark.parametrize("detector", ["mask-rcnn_fpn", "retinanet_fpn"])
-def test_all_contexts_keep_the_same_weights(detector: str, dataset: Path) -> None:
-    made = built(small_cell(detector, STEADY), TWO)
+def test_all_contexts_keep_the_same_weights(dataset: Path) -> None:
+    made = built(small_cell("mask-rcnn_fpn", STEADY), TWO)
     step, learning = steps.build_step(made, 1), learning_of(made)
     before = {name: value.data(TWO[0]).asnumpy() for name, value in learning.items()}
     values = {"name": "adamw", "lr": 0.001, "momentum": 0.9, "weight_decay": 0.01}

@@ -237,7 +237,7 @@ def test_more_proposals_than_a_small_image_has_anchors_are_refused(detector: str
 
 
 def test_more_regions_than_there_are_proposals_are_refused() -> None:
-    with pytest.raises(worker.WorkerError, match="samples 51 regions an image .* of 50 proposals"):
+    with pytest.raises(worker.WorkerError, match=r"samples 51 regions an image .* of 50 proposals"):
         built(small_cell("faster-rcnn_fpn", {"model": {"roi_batch_per_image": 51}}))
 
 
