@@ -6,11 +6,14 @@ transforms call too), and hand over uint8 images; the rest is done on the device
 """
 
 import multiprocessing
-import multiprocessing.pool
+import queue
 import signal
+import traceback
 from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from multiprocessing.connection import Connection
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -86,65 +89,96 @@ class Order(NamedTuple):
 
 
 class Loaders:
-    """Processes that prepare things ahead; with a count of 0, everything is prepared when it is asked for."""
+    """Processes that prepare things ahead; with a count of 0, everything is prepared when it is asked for.
+
+    Every process has a pipe and a thread of its own here, and shares nothing with the others: one that is killed, at
+    work or not, is an error at once. (The standard library's pools share a lock or a pipe, and wait for the dead.)
+    """
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._pool = multiprocessing.get_context("fork").Pool(count, _begin) if count else None
+        self._processes: List[Any] = []
+        self._idle: queue.Queue[Connection] = queue.Queue()
+        context = multiprocessing.get_context("fork")
+        ours: List[Connection] = []
+        for _ in range(count):
+            mine, its = context.Pipe()
+            ours.append(mine)
+            self._processes.append(context.Process(target=_serve, args=(its, tuple(ours)), daemon=True))
+            self._processes[-1].start()
+            its.close()
+            self._idle.put(mine)
+        self._threads = ThreadPoolExecutor(count) if count else None
 
     def __enter__(self) -> "Loaders":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._pool is not None:
-            self._pool.terminate()
-            self._pool.join()
+        for process in self._processes:
+            process.terminate()
+            process.join()
+        if self._threads is not None:
+            self._threads.shutdown()  # whatever they waited for has come to its end
 
     def in_order(self, prepare: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         """``prepare`` of every item, in their order; a failure is raised in its turn. ``items`` may be endless."""
-        guarded = partial(_guarded, prepare)
-        if self._pool is None:
+        if self._threads is None:
             for item in items:
-                yield _raised(guarded(item))
+                yield prepare(item)
             return
-        waiting = deque()  # type: deque
-        for item in items:
-            waiting.append(self._pool.apply_async(guarded, (item,)))
-            if len(waiting) > BATCHES_AHEAD * self._count:
-                yield _raised(_taken(waiting.popleft()))
-        while waiting:
-            yield _raised(_taken(waiting.popleft()))
+        waiting: Deque[Future[Any]] = deque()
+        try:
+            for item in items:
+                waiting.append(self._threads.submit(self._asked, prepare, item))
+                if len(waiting) > BATCHES_AHEAD * self._count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def _asked(self, prepare: Callable[[Any], Any], item: Any) -> Any:
+        connection = self._idle.get()
+        try:
+            connection.send((prepare, item))
+            if not connection.poll(PATIENCE_S):
+                raise worker.WorkerError(f"a data-loading process gave nothing for {PATIENCE_S:.0f} s", kind="data")
+            answer = connection.recv()
+        except (EOFError, OSError) as error:
+            raise worker.WorkerError("a data-loading process has died: killed, out of memory?", kind="data") from error
+        finally:
+            # Even a dead one: whoever is given it next is told so, and does not wait.
+            self._idle.put(connection)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
-def _begin() -> None:
+def _serve(connection: Connection, others: Sequence[Connection]) -> None:
     # Ctrl-C reaches the whole process group: the main process ends its loaders, they do not end by themselves.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(0)
+    for other in others:
+        other.close()  # the main process's own ends: were they open here, its death would go unnoticed
+    try:
+        while True:
+            prepare, item = connection.recv()
+            connection.send(_guarded(prepare, item))
+    except (EOFError, OSError):
+        return
 
 
 def _guarded(prepare: Callable[[Any], Any], item: Any) -> Any:
-    # A failure is returned, not raised: the pool would turn it into a page of its own traceback.
+    # A failure is an answer too. What the worker understood is one line; the rest shows here where it came from.
     try:
         return prepare(item)
     except worker.WorkerError as error:
         return error
-
-
-def _taken(result: "multiprocessing.pool.AsyncResult[Any]") -> Any:
-    try:
-        return result.get(PATIENCE_S)
-    except multiprocessing.TimeoutError:
-        raise worker.WorkerError(
-            f"a data-loading process gave nothing for {PATIENCE_S:.0f} s: it hangs, or was killed (out of memory?)",
-            kind="data",
-        ) from None
-
-
-def _raised(item: Any) -> Any:
-    if isinstance(item, worker.WorkerError):
-        raise item
-    return item
+    except Exception as error:  # noqa: BLE001 - raised again in the main process
+        traceback.print_exc()
+        return error
 
 
 def training_batches(
@@ -220,9 +254,11 @@ def propose(image: Prepared, anchors: np.ndarray, count: int) -> Proposals:
     """Sample anchors with GluonCV's sampler: by overlap with the boxes, none that reaches out of the image."""
     height, width = image.pixels.shape[:2]
     overlaps = coco_mask.iou(_by_size(anchors), _by_size(image.boxes), [0] * len(image.boxes))
-    overlaps[(anchors[:, :2] < 0).any(axis=1) | (anchors[:, 2] >= width) | (anchors[:, 3] >= height)] = -1
+    is_outside = (anchors[:, :2] < 0).any(axis=1) | (anchors[:, 2] >= width) | (anchors[:, 3] >= height)
+    overlaps[is_outside] = -1
     sampler = RPNTargetSampler(count, FOREGROUND_IOU, BACKGROUND_IOU, FOREGROUND_SHARE)
     samples, matches = sampler(overlaps)
+    samples[is_outside] = 0  # where all are outside, each is the best there is, and the sampler takes it
     chosen = np.flatnonzero(samples)[:count]
     places, wanted = np.zeros(count, np.int32), np.full(count, -1, np.float32)
     targets = np.zeros((count, 4), np.float32)

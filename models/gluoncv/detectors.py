@@ -16,8 +16,8 @@ from mxnet.gluon import HybridBlock, nn
 
 from models import worker
 from models.gluoncv.backbones import DEPTHS, STAGES, STEM, build_resnet, load_backbone, stage_outputs
-from models.gluoncv.data import AnchorLevel
-from models.gluoncv.pooling import PyramidFasterRCNN, PyramidMaskRCNN
+from models.gluoncv.data import AnchorLevel, anchors_of
+from models.gluoncv.pooling import LevelPooling, PyramidFasterRCNN, PyramidMaskRCNN, spare_regions
 from models.gluoncv.retinanet import PYRAMID_INIT, RetinaNet
 from models.gluoncv.weights import parameters_of
 
@@ -81,10 +81,36 @@ def build_detector(
     body = build_resnet(backbone, model)
     classes = tuple(str(number) for number in category_ids)
     net = BUILDERS[name](Parts(backbone, body, cell["recipe"], classes, images_per_context, most_objects))
+    detector = Detector(net, category_ids, cell)
+    refuse_too_few(detector)
     initialize(net, contexts, cell["recipe"]["input"]["min_size"])
     if not has_checkpoint:
         load_backbone(body, backbone, model["backbone_weights"])
-    return Detector(net, category_ids, cell)
+    return detector
+
+
+def refuse_too_few(detector: Detector) -> None:
+    """Raise WorkerError where there are fewer anchors than proposals wanted, or fewer of these than regions sampled.
+
+    GluonCV slices as many off as it is asked for, and MXNet would say at which operator that failed.
+    """
+    side, levels = detector.cell["recipe"]["input"]["min_size"], proposal_levels(detector)
+    if not levels:
+        return
+    anchors, model = len(anchors_of(levels, side, side)), detector.cell["recipe"]["model"]
+    proposals = {
+        when: min(model["rpn_post_nms"][when], len(levels) * model["rpn_pre_nms"][when]) for when in ("train", "test")
+    }
+    if max(proposals.values()) > anchors:
+        raise worker.WorkerError(
+            f"an image of {side} x {side} pixels has {anchors} anchors, fewer than the {max(proposals.values())} "
+            "proposals that rpn_post_nms asks for; GluonCV needs as many"
+        )
+    if model["roi_batch_per_image"] > proposals["train"]:
+        raise worker.WorkerError(
+            f"the cell samples {model['roi_batch_per_image']} regions an image (roi_batch_per_image) of "
+            f"{proposals['train']} proposals (rpn_post_nms); GluonCV needs as many"
+        )
 
 
 def initialize(net: HybridBlock, contexts: List[mx.Context], side: int) -> None:
@@ -126,7 +152,8 @@ def build_c4(parts: Parts) -> FasterRCNN:
 def build_fpn(parts: Parts) -> PyramidFasterRCNN:
     """Faster R-CNN with a feature pyramid (Lin et al. 2016, arXiv:1612.03144)."""
     size = parts.recipe["model"]["box_roi_size"]
-    return _by_level(PyramidFasterRCNN(box_features=_box_head(parts), roi_size=(size, size), **_pyramid_values(parts)))
+    net = PyramidFasterRCNN(box_features=_box_head(parts), roi_size=(size, size), **_pyramid_values(parts))
+    return _by_level(net, parts, size)
 
 
 def build_mask(parts: Parts) -> PyramidMaskRCNN:
@@ -142,17 +169,16 @@ def build_mask(parts: Parts) -> PyramidMaskRCNN:
             f"{model['box_roi_size']} and mask_roi_size {size}"
         )
     head = _box_head(parts, nn.AvgPool2D(pool_size=(3, 3), strides=2, padding=1))
-    return _by_level(
-        PyramidMaskRCNN(
-            box_features=head,
-            roi_size=(size, size),
-            target_roi_scale=2,
-            num_fcn_convs=4,
-            mask_channels=model["mask_head_channels"],
-            rcnn_max_dets=parts.recipe["test"]["detections_per_image"],
-            **_pyramid_values(parts),
-        )
+    net = PyramidMaskRCNN(
+        box_features=head,
+        roi_size=(size, size),
+        target_roi_scale=2,
+        num_fcn_convs=4,
+        mask_channels=model["mask_head_channels"],
+        rcnn_max_dets=parts.recipe["test"]["detections_per_image"],
+        **_pyramid_values(parts),
     )
+    return _by_level(net, parts, size)
 
 
 def build_retinanet(parts: Parts) -> RetinaNet:
@@ -250,9 +276,15 @@ def _region_values(parts: Parts, levels: int) -> Dict[str, Any]:
     }
 
 
-def _by_level(net: FasterRCNN) -> FasterRCNN:
-    """Suppress overlapping proposals level by level, as the papers do; GluonCV's constructor cannot be asked for it."""
+def _by_level(net: LevelPooling, parts: Parts, size: int) -> LevelPooling:
+    """Suppress overlapping proposals level by level, as the papers do, and pool each region from its own level.
+
+    GluonCV's constructor cannot be asked for the first.
+    """
     net.rpn._per_level_nms = True
+    model, test = parts.recipe["model"], parts.recipe["test"]
+    most = max(parts.batch * model["roi_batch_per_image"], model["rpn_post_nms"]["test"], test["detections_per_image"])
+    net.spare_regions = spare_regions(most, model["fpn_channels"] * size**2)
     return net
 
 

@@ -68,7 +68,10 @@ def read_category_ids(path: Path) -> Optional[Tuple[int, ...]]:
 
 def load_detector(net: Block, path: Path) -> None:
     """Load a whole detector. Raises WorkerError of kind "data" that names what is missing or does not fit."""
-    load_parameters(parameters_of(net), read_state(path), path)
+    parameters = parameters_of(net)
+    constants = net._collect_params_with_prefix().keys() - parameters.keys()  # GluonCV writes them, too
+    state = {name: value for name, value in read_state(path).items() if name not in constants}
+    load_parameters(parameters, state, path)
 
 
 def read_state(path: Path) -> Dict[str, np.ndarray]:
@@ -88,7 +91,7 @@ def read_state(path: Path) -> Dict[str, np.ndarray]:
 def load_parameters(parameters: Mapping[str, Parameter], state: Mapping[str, np.ndarray], path: Path) -> None:
     """Give every parameter its weights. Raises WorkerError of kind "data" that names the first that do not fit."""
     missing = [name for name in parameters if name not in state]
-    unknown = [name for name in state if name not in parameters and not name.endswith(".anchors")]
+    unknown = [name for name in state if name not in parameters]
     differing = [
         f"{name} has shape {state[name].shape} in the file and {parameter.shape} in the model"
         for name, parameter in parameters.items()
