@@ -68,8 +68,9 @@ def read_split(images: Path, annotations: Path, masks: bool) -> Split:
                 objects[item["image_id"]].append(item)
         samples = tuple(_sample(images, image, objects[image["id"]], masks) for image in content["images"])
         category_ids = tuple(sorted(category["id"] for category in content["categories"]))
-        if not category_ids:
-            raise ValueError("it has no categories")
+        used = {int(label) for sample in samples for label in sample.labels}
+        if not category_ids or not used.issubset(category_ids):
+            raise ValueError(f"its objects are of categories {sorted(used)}, it declares {list(category_ids)}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise worker.WorkerError(f"cannot read the annotations {annotations}: {error!r}", kind="data") from error
     return Split(samples, category_ids)

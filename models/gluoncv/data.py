@@ -92,7 +92,8 @@ class Loaders:
     """Processes that prepare things ahead; with a count of 0, everything is prepared when it is asked for.
 
     Every process has a pipe and a thread of its own here, and shares nothing with the others: one that is killed, at
-    work or not, is an error at once. (The standard library's pools share a lock or a pipe, and wait for the dead.)
+    work or not, is an error at once. (In both of the standard library's pools they share locks, and one that dies with
+    a lock is waited for without end: tried with Python 3.8.)
     """
 
     def __init__(self, count: int) -> None:

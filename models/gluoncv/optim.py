@@ -76,5 +76,4 @@ def apply_gradients(
             # They are summed by now, and averaged only in the step.
             gradients = [parameter.grad(context) for parameter in learning]
             gluon.utils.clip_global_norm(gradients, clip_norm * len(contexts), check_isfinite=False)
-    # Whatever a batch does not use has no gradient: a region loss without regions, say.
-    trainer.update(len(contexts), ignore_stale_grad=True)
+    trainer.update(len(contexts))

@@ -146,7 +146,7 @@ def apart(count: int) -> np.ndarray:
 def chosen(
     logits: np.ndarray, anchors: np.ndarray, counts: list[int], threshold: float = 0.05, hybrid: bool = False
 ) -> np.ndarray:
-    choice = retinanet.Choice(logits.shape[2], counts, threshold, 0.5)
+    choice = retinanet.Choice(logits.shape[2], counts, (10**6, 10**6), threshold, 0.5)
     choice.hybridize(active=hybrid)
     found = choice(*(mx.nd.array(values) for values in (logits, np.zeros_like(anchors), anchors)))[0].asnumpy()
     return found[found[:, 0] >= 0]
@@ -198,3 +198,13 @@ def test_groups_are_normalised_with_a_scale_for_each_channel(hybrid: bool) -> No
     plain = (groups - groups.mean(axis=2, keepdims=True)) / np.sqrt(groups.var(axis=2, keepdims=True) + 1e-5)
     expected = plain.reshape(values.shape) * gamma[:, None, None] + beta[:, None, None]
     np.testing.assert_allclose(block(mx.nd.array(values)).asnumpy(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_boxes_are_cut_at_the_image_before_they_suppress_one_another() -> None:
+    anchors = np.array([[[0, 0, 10, 10], [5, 0, 45, 10]]], np.float32)
+    logits, offsets = mx.nd.array([[[2.0], [1.0]]]), mx.nd.zeros((1, 2, 4))
+    for width, left in ((100, 2), (10, 1)):  # apart they overlap by an eighth; what is left of both, by a half
+        choice = retinanet.Choice(1, [2], (10, width), 0.05, 0.4)
+        found = choice(logits, offsets, mx.nd.array(anchors))[0].asnumpy()
+        assert (found[:, 0] == 0).sum() == left
+        assert found[found[:, 0] == 0][:, 4].max() <= width

@@ -44,12 +44,20 @@ def test_boxes_are_cut_at_the_image(dataset: Path, tmp_path: Path) -> None:
     assert sample.boxes.tolist() == [[60, 0, WIDTH, 15]]
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"images": [{"id": 1}]}'])
+@pytest.mark.parametrize("content", ["{", "[]", '{"images": [{"id": 1}]}', '{"images": [], "categories": []}'])
 def test_broken_annotations_are_a_data_error(content: str, tmp_path: Path) -> None:
     (tmp_path / "instances.json").write_text(content)
     with pytest.raises(worker.WorkerError, match="cannot read the annotations") as caught:
         coco.read_split(tmp_path, tmp_path / "instances.json", masks=False)
     assert caught.value.kind == "data"
+
+
+def test_an_object_of_a_category_that_the_file_lacks_is_a_data_error(dataset: Path, tmp_path: Path) -> None:
+    content = json.loads((dataset / "instances.json").read_text())
+    content["categories"] = [{"id": 1}, {"id": 7}]
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    with pytest.raises(worker.WorkerError, match=r"categories \[1, 3\], it declares \[1, 7\]"):
+        coco.read_split(dataset, tmp_path / "instances.json", masks=False)
 
 
 def test_an_image_that_is_not_what_its_annotation_says_is_a_data_error(split: coco.Split, tmp_path: Path) -> None:
