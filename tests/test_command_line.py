@@ -138,7 +138,7 @@ def test_an_empty_folder_is_a_working_zoo(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "8 of 8 would run" in done.stdout
+    assert "16 of 16 would run" in done.stdout
     assert str(tmp_path) in done.stdout
 
 

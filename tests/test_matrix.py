@@ -25,18 +25,20 @@ def line_with(text: str) -> int:
     return next(number for number, line in enumerate(lines, start=1) if text in line)
 
 
-def test_the_seeds_eight_cells_with_the_published_recipe() -> None:
+def test_the_seeds_eight_cells_of_both_backends_with_the_published_recipe() -> None:
     cells = expand(load_matrix(MATRIX))
-    assert [cell.id for cell in cells] == [
-        "torchvision/faster-rcnn_r50_c4_1x_coco",
-        "torchvision/faster-rcnn_r101_c4_1x_coco",
-        "torchvision/faster-rcnn_r50_fpn_1x_coco",
-        "torchvision/faster-rcnn_r101_fpn_1x_coco",
-        "torchvision/mask-rcnn_r50_fpn_1x_coco",
-        "torchvision/mask-rcnn_r101_fpn_1x_coco",
-        "torchvision/retinanet_r50_fpn_1x_coco",
-        "torchvision/retinanet_r101_fpn_1x_coco",
+    models = [
+        "faster-rcnn_r50_c4",
+        "faster-rcnn_r101_c4",
+        "faster-rcnn_r50_fpn",
+        "faster-rcnn_r101_fpn",
+        "mask-rcnn_r50_fpn",
+        "mask-rcnn_r101_fpn",
+        "retinanet_r50_fpn",
+        "retinanet_r101_fpn",
     ]
+    expected = [f"{backend}/{model}_1x_coco" for backend in ("torchvision", "gluoncv") for model in models]
+    assert [cell.id for cell in cells] == expected
     assert {cell.batch_size for cell in cells} == {16}
     assert {(cell.detector, cell.recipe.optimizer.lr) for cell in cells} == {
         ("faster-rcnn_c4", 0.02), ("faster-rcnn_fpn", 0.02), ("mask-rcnn_fpn", 0.02), ("retinanet_fpn", 0.01)
@@ -151,7 +153,7 @@ def test_exclude_include_and_two_cells_of_one_name(tmp_path: Path) -> None:
     path = tmp_path / "matrix.yaml"
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
     cells = expand(load_matrix(path))
-    assert len(cells) == 5
+    assert len(cells) == 9
     assert cells[-1].id == "torchvision/retinanet_r18_fpn_2x_coco"
     assert cells[-1].recipe.lr_schedule.milestones == (120_000, 160_000)
 
@@ -159,12 +161,13 @@ def test_exclude_include_and_two_cells_of_one_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("select", "skip", "count"),
     [
-        ("*_r50_*", None, 4),
+        ("*_r50_*", None, 8),
         ("torchvision/mask-rcnn_*", None, 2),
-        ("backbone=r50,detector=retinanet*", None, 1),
-        ("*mask-rcnn_r50* *retinanet_r50*", None, 2),
-        (None, "family=faster-rcnn", 4),
-        ("*_r50_*", "neck=c4", 3),
+        ("backbone=r50,detector=retinanet*", None, 2),
+        ("backend=gluoncv", None, 8),
+        ("*mask-rcnn_r50* *retinanet_r50*", None, 4),
+        (None, "family=faster-rcnn", 8),
+        ("*_r50_*", "neck=c4", 6),
     ],
 )
 def test_selectors(select: str | None, skip: str | None, count: int) -> None:

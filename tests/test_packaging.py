@@ -80,7 +80,7 @@ def installed(distributions: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.slow
 def test_the_wheel_alone_gives_a_zoo_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     plan = run(installed / "zoo-bench", "plan", "--profile", "smoke", cwd=tmp_path)
-    assert "8 of 8 would run" in plan
+    assert "16 of 16 would run" in plan
     assert "Mask RCNN" in run(installed / "zoo-bench", "render", cwd=tmp_path)
     assert "SimpleDet" in run(installed / "zoo-bench", "compare", "--published", cwd=tmp_path)
     ask = "from zoo_bench.workspace import bundled_root; print(bundled_root())"
