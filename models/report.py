@@ -3,10 +3,12 @@
 import math
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Tuple, TypeVar
 
 from models import worker
 from models.coco import Detection, Sample, Split, write_detections
+
+T = TypeVar("T")
 
 
 class Epochs:
@@ -69,6 +71,21 @@ def final_checkpoint(events: worker.EventWriter, path: Path, iteration: int, sch
         trained=iteration == scheduled,
         bytes=path.stat().st_size,
     )
+
+
+class Laps:
+    """Seconds of each part of an image's way. ``clock`` reads the time once the device has done what it was given."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._last_s = clock()
+        self.times: Dict[str, float] = {}
+
+    def end(self, part: str, result: T) -> T:
+        """Note how long ``result`` took to make, and give it back."""
+        started_s, self._last_s = self._last_s, self._clock()
+        self.times[part] = self._last_s - started_s
+        return result
 
 
 def measure_inference(

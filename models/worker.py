@@ -187,7 +187,9 @@ def error_kind(error: BaseException) -> str:
     if isinstance(error, WorkerError):
         return error.kind
     is_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return "out_of_memory" if is_memory or "out of memory" in str(error).lower() else "exception"
+    # CUDA's own words, and the status that cuDNN and cuBLAS give it.
+    is_memory = is_memory or any(sign in str(error).lower() for sign in ("out of memory", "alloc_failed"))
+    return "out_of_memory" if is_memory else "exception"
 
 
 def run(main: Callable[[Dict[str, Any], EventWriter], None], argv: Optional[List[str]] = None) -> int:

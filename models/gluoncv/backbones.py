@@ -10,7 +10,8 @@ import mxnet as mx
 from gluoncv.model_zoo import resnetv1b
 from mxnet.gluon import HybridBlock, nn
 
-from models.gluoncv.weights import imagenet_file, load_torchvision_resnet
+from models.gluoncv.weights import load_torchvision_resnet
+from models.imagenet import imagenet_file
 
 STAGES = ("conv1", "layer1", "layer2", "layer3", "layer4")
 STEM = ("conv1", "bn1", "relu", "maxpool")

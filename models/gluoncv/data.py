@@ -1,7 +1,7 @@
 """Images and targets for training, prepared ahead in processes of their own.
 
-Those processes never call MXNet: after a fork, its engine's threads and the locks of its OpenMP library are not there
-any more, and the first operator would wait for ever. So they work in numpy and OpenCV alone (which GluonCV's own
+Those processes never call MXNet: what its engine and its OpenMP library hold at a fork is not to be relied on in the
+child, and an operator there may wait without end. So they work in numpy and OpenCV alone (which GluonCV's own
 transforms call too), and hand over uint8 images; the rest is done on the device.
 """
 
@@ -260,7 +260,7 @@ def propose(image: Prepared, anchors: np.ndarray, count: int) -> Proposals:
     sampler = RPNTargetSampler(count, FOREGROUND_IOU, BACKGROUND_IOU, FOREGROUND_SHARE)
     samples, matches = sampler(overlaps)
     samples[is_outside] = 0  # where all are outside, each is the best there is, and the sampler takes it
-    chosen = np.flatnonzero(samples)[:count]
+    chosen = np.flatnonzero(samples)
     places, wanted = np.zeros(count, np.int32), np.full(count, -1, np.float32)
     targets = np.zeros((count, 4), np.float32)
     places[: len(chosen)] = chosen
@@ -271,7 +271,7 @@ def propose(image: Prepared, anchors: np.ndarray, count: int) -> Proposals:
 
 
 def _by_size(corners: np.ndarray) -> np.ndarray:
-    """Corners as x, y, width, height, which pycocotools takes: its overlaps cost a tenth of numpy's."""
+    """Corners as x, y, width, height, which pycocotools takes: faster than numpy, and without its great arrays."""
     return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).astype(np.float64)
 
 

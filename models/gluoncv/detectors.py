@@ -45,7 +45,9 @@ class Detector(NamedTuple):
     def parameter_count(self) -> int:
         """The numbers in its weights, statistics of batch norm left out."""
         return sum(
-            int(np.prod(value.shape)) for name, value in parameters_of(self.net).items() if ".running_" not in name
+            int(np.prod(value.shape))
+            for name, value in parameters_of(self.net).items()
+            if not name.endswith(("running_mean", "running_var"))
         )
 
 

@@ -33,12 +33,10 @@ class Found(NamedTuple):
     masks: Optional[np.ndarray]
 
 
-def measure_inference(
-    detector: Detector, split: Split, context: mx.Context, cell: Dict[str, Any], events: worker.EventWriter
-) -> None:
+def measure_inference(detector: Detector, split: Split, context: mx.Context, events: worker.EventWriter) -> None:
     """Time the stages image by image."""
     detector.net.hybridize(static_alloc=True)
-    report.measure_inference(split, cell["measure"], partial(_timed, detector, context), events)
+    report.measure_inference(split, detector.cell["measure"], partial(_timed, detector, context), events)
 
 
 def evaluate(
@@ -51,8 +49,8 @@ def evaluate(
 ) -> None:
     """Write the detections on the split, or on its first images, for the harness to score."""
     detector.net.hybridize(static_alloc=True)
-    samples = split.samples[: job["cell"]["measure"]["evaluate_images"]]
-    recipe = job["cell"]["recipe"]["input"]
+    samples = split.samples[: detector.cell["measure"]["evaluate_images"]]
+    recipe = detector.cell["recipe"]["input"]
     prepare = partial(_load, min_size=recipe["min_size"], max_size=recipe["max_size"])
     found = (
         _detect(detector, context, sample, pixels)
@@ -73,25 +71,15 @@ def _detect(detector: Detector, context: mx.Context, sample: Sample, pixels: np.
 
 def _timed(detector: Detector, context: mx.Context, sample: Sample) -> Tuple[Dict[str, float], int]:
     recipe = detector.cell["recipe"]["input"]
-    started_s = _clock_s()
-    pixels = coco.load_pixels(sample)
-    loaded_s = _clock_s()
-    images = normalised(resized(pixels, recipe["min_size"], recipe["max_size"]), context).expand_dims(0)
-    preprocessed_s = _clock_s()
-    outputs = detector.net(images)
-    forwarded_s = _clock_s()
-    found = postprocess(detector, outputs, images.shape[2:], (sample.height, sample.width))
-    postprocessed_s = _clock_s()
-    count = len(coco.encode(sample.image_id, *found))
-    encoded_s = _clock_s()
-    times = {
-        "load_s": loaded_s - started_s,
-        "preprocess_s": preprocessed_s - loaded_s,
-        "forward_s": forwarded_s - preprocessed_s,
-        "postprocess_s": postprocessed_s - forwarded_s,
-        "encode_s": encoded_s - postprocessed_s,
-    }
-    return times, count
+    laps = report.Laps(_clock_s)
+    pixels = laps.end("load_s", coco.load_pixels(sample))
+    small = resized(pixels, recipe["min_size"], recipe["max_size"])
+    images = laps.end("preprocess_s", normalised(small, context).expand_dims(0))
+    outputs = laps.end("forward_s", detector.net(images))
+    size, original = images.shape[2:], (sample.height, sample.width)
+    found = laps.end("postprocess_s", postprocess(detector, outputs, size, original))
+    results = laps.end("encode_s", coco.encode(sample.image_id, *found))
+    return laps.times, len(results)
 
 
 def _clock_s() -> float:
@@ -107,13 +95,15 @@ def postprocess(detector: Detector, outputs: Outputs, size: Tuple[int, int], ori
     kept = kept[np.argsort(-scores[kept], kind="stable")][: test["detections_per_image"]]
     scale = np.array([original[1] / size[1], original[0] / size[0]] * 2, np.float32)
     limits = np.array([original[1], original[0]] * 2, np.float32)
-    placed = (corners[kept] * scale).clip(0, limits)
+    whole = corners[kept] * scale
+    placed = whole.clip(0, limits)
     # A box that lies outside of the image has nothing left of it.
     inside = (placed[:, 2:] > placed[:, :2]).all(axis=1)
-    kept, placed = kept[inside], placed[inside]
+    kept, whole, placed = kept[inside], whole[inside], placed[inside]
     pasted = None
     if masks is not None:
-        pasted = fill(masks[kept], placed, (original[1], original[0])).astype(bool)
+        # A mask is of the whole box, whatever of it lies outside of the image; but not drawn at sixty times its size.
+        pasted = fill(masks[kept], whole.clip(-limits, 2 * limits), (original[1], original[0])).astype(bool)
     return Found(placed, [detector.category_ids[int(index)] for index in classes[kept]], scores[kept], pasted)
 
 

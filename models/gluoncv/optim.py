@@ -52,8 +52,10 @@ def build_trainer(
 ) -> gluon.Trainer:
     """SGD with momentum or AdamW with beta1 = momentum.
 
-    The contexts exchange gradients through the kvstore: "device", or "nccl" on GPUs.
+    The contexts exchange gradients through the kvstore: "device", or "nccl" on GPUs. Raises WorkerError for another.
     """
+    if kvstore not in ("device", "nccl") or (kvstore == "nccl" and contexts[0].device_type != "gpu"):
+        raise worker.WorkerError(f"unknown kvstore {kvstore!r}; this worker has device and, on GPUs, nccl")
     chosen = {
         "sgd": ("sgd", {"momentum": values["momentum"]}),
         "adamw": ("decoupledadam", {"beta1": values["momentum"]}),

@@ -19,10 +19,10 @@ from models.gluoncv.weights import load_detector, read_category_ids
 def run(job: Dict[str, Any], events: worker.EventWriter) -> None:
     """Everything between ``init_start`` and ``run_stop``."""
     cell, phases = job["cell"], job["phases"]
-    contexts = prepare_contexts(cell, job["devices"])
-    splits = read_splits(job)
-    # The loading processes are forked before MXNet has started a thread of its own.
+    # First of all: the loading processes are to be forked before MXNet computes anything.
     with Loaders(cell["runtime"]["data_workers"]) as loaders:
+        contexts = prepare_contexts(cell, job["devices"])
+        splits = read_splits(job)
         detector = prepare_detector(job, splits, contexts)
         events.write(
             "init_stop",
@@ -36,7 +36,7 @@ def run(job: Dict[str, Any], events: worker.EventWriter) -> None:
             train(detector, splits["train"], contexts, loaders, job, events)
         if "infer" in phases:
             events.phase = "infer"
-            infer.measure_inference(detector, splits["val"], contexts[0], cell, events)
+            infer.measure_inference(detector, splits["val"], contexts[0], events)
         if "evaluate" in phases:
             events.phase = "evaluate"
             infer.evaluate(detector, splits["val"], contexts[0], loaders, job, events)
@@ -47,8 +47,9 @@ def prepare_detector(job: Dict[str, Any], splits: Dict[str, Split], contexts: Li
     cell, checkpoint = job["cell"], None if "train" in job["phases"] else job["checkpoint"]
     if "train" not in job["phases"] and not checkpoint:
         raise worker.WorkerError("nothing to measure: the job neither trains nor names a checkpoint", kind="data")
-    known = {number for split in splits.values() for number in split.category_ids}
-    category_ids = (checkpoint and read_category_ids(Path(checkpoint))) or tuple(sorted(known))
+    category_ids = read_category_ids(Path(checkpoint)) if checkpoint else None
+    if category_ids is None:
+        category_ids = tuple(sorted({number for split in splits.values() for number in split.category_ids}))
     most_objects = max(len(sample.boxes) for split in splits.values() for sample in split.samples)
     share = images_per_context(cell, contexts)
     detector = build_detector(cell, category_ids, contexts, share, most_objects, bool(checkpoint))

@@ -14,9 +14,9 @@ class LevelPooling:
 
     GluonCV pools all regions from every level, those of other levels from image -1, and adds up. For image -1 MXNet's
     ROIAlign writes zeros on a GPU, but on a CPU (MXNet 1.9.1) a region n of image -1 gets nothing: whatever was in
-    that memory is added, and training and detection are spoiled (box AP of 5 on shapes in place of 20). Its one zero
-    goes to place n of the whole output, which is the first region's. Here zeros are chosen, and ``spare_regions`` that
-    nobody wants come first: at least as many as hold a place for every region.
+    that memory is added, and training and detection are spoiled. Its one zero goes to place n of the whole output,
+    which is the first region's. Here zeros are chosen, and ``spare_regions`` that nobody wants come first: at least as
+    many as hold a place for every region.
     """
 
     spare_regions = 1

@@ -4,11 +4,8 @@ Nothing here unpickles what it does not know. A detector's file names its weight
 in its metadata which categories its classes are.
 """
 
-import hashlib
 import json
 import os
-import shutil
-import urllib.request
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -22,11 +19,6 @@ from safetensors.numpy import load_file, save_file
 from models import worker
 from models.gluoncv.torch_file import read_torch_file
 
-# The first ImageNet weights of each, those that torchvision's detectors start from. The end of a name is the start of
-# its SHA-256; the same files in the same cache as the torchvision backend's.
-IMAGENET_ADDRESS = "https://download.pytorch.org/models/"
-IMAGENET = {"r18": "resnet18-f37072fd.pth", "r50": "resnet50-0676ba61.pth", "r101": "resnet101-63fe2227.pth"}
-DOWNLOAD_TIMEOUT_S = 30.0
 NAMES_SHOWN = 3
 CATEGORIES = "category_ids"
 NORM_NAMES = {"weight": "gamma", "bias": "beta", "running_mean": "running_mean", "running_var": "running_var"}
@@ -39,11 +31,12 @@ def parameters_of(block: Block) -> Dict[str, Parameter]:
 
 
 def save_detector(net: Block, category_ids: Sequence[int], path: Path) -> None:
-    """Write the weights as safetensors, beside and renamed."""
+    """Write the weights as safetensors, beside and renamed.
+
+    Of several contexts, which differ in the statistics of live batch norms, it is their mean, as gluon saves it.
+    """
     state = {
-        name: np.ascontiguousarray(value.data().asnumpy())
-        if len(value.list_ctx()) == 1
-        else np.ascontiguousarray(value.list_data()[0].asnumpy())
+        name: np.mean([one.asnumpy() for one in value.list_data()], axis=0, dtype=np.float32)
         for name, value in parameters_of(net).items()
     }
     beside = path.with_name(path.name + ".tmp")
@@ -122,41 +115,8 @@ def from_torchvision_names(state: Mapping[str, np.ndarray]) -> Dict[str, np.ndar
     for name, value in state.items():
         block, _, own = name.rpartition(".")
         if own != "num_batches_tracked":
-            renamed[f"{block}.{NORM_NAMES[own]}" if block in norms else name] = value
+            renamed[f"{block}.{NORM_NAMES.get(own, own)}" if block in norms else name] = value
     return renamed
-
-
-def imagenet_file(backbone: str) -> Path:
-    """The ImageNet weights in torch.hub's cache; fetched if they are not there and the network is."""
-    home = os.environ.get("TORCH_HOME") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache"), "torch"
-    )
-    name = IMAGENET[backbone]
-    path = Path(os.path.expanduser(home)) / "hub" / "checkpoints" / name
-    if not path.is_file():
-        _download(IMAGENET_ADDRESS + name, path)
-    return path
-
-
-def _download(url: str, path: Path) -> None:
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_S) as source, beside.open("wb") as target:
-            shutil.copyfileobj(source, target)
-        wanted = path.stem.rsplit("-", 1)[-1]
-        if not hashlib.sha256(beside.read_bytes()).hexdigest().startswith(wanted):
-            raise OSError(f"its SHA-256 does not begin with {wanted}")
-        os.replace(str(beside), str(path))
-    except OSError as error:
-        raise worker.WorkerError(
-            f"ImageNet weights {path.name} are not in {path.parent} and could not be fetched ({error}). "
-            f"Fetch them where there is a network: curl --location --output {path} {url}",
-            kind="data",
-        ) from error
-    finally:
-        if beside.exists():
-            beside.unlink()
 
 
 def _fits(found: Tuple[int, ...], wanted: Optional[Tuple[int, ...]]) -> bool:

@@ -90,25 +90,14 @@ def measure_inference(
 
 
 def _timed(model: nn.Module, device: torch.device, clock: Clock, sample: Sample) -> tuple[dict[str, float], int]:
-    started_s = clock.read_s()
-    pixels = load_image(sample)
-    loaded_s = clock.read_s()
-    images = preprocess(model, pixels, device)
-    preprocessed_s = clock.read_s()
-    output = forward(model, images)
-    forwarded_s = clock.read_s()
-    detections = postprocess(model, output, images, (sample.height, sample.width))
-    postprocessed_s = clock.read_s()
-    count = len(encode(detections, sample.image_id))
-    encoded_s = clock.read_s()
-    times = {
-        "load_s": loaded_s - started_s,
-        "preprocess_s": preprocessed_s - loaded_s,
-        "forward_s": forwarded_s - preprocessed_s,
-        "postprocess_s": postprocessed_s - forwarded_s,
-        "encode_s": encoded_s - postprocessed_s,
-    }
-    return times, count
+    laps = report.Laps(clock.read_s)
+    pixels = laps.end("load_s", load_image(sample))
+    images = laps.end("preprocess_s", preprocess(model, pixels, device))
+    output = laps.end("forward_s", forward(model, images))
+    size = (sample.height, sample.width)
+    detections = laps.end("postprocess_s", postprocess(model, output, images, size))
+    results = laps.end("encode_s", encode(detections, sample.image_id))
+    return laps.times, len(results)
 
 
 @torch.inference_mode()

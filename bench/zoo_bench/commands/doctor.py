@@ -206,11 +206,19 @@ def _datasets(session: Session) -> Iterator[Finding]:
 
 
 def _fix(session: Session, console: Console) -> None:
+    failed: list[EnvironmentBuildError] = []
     for backend in _backends(session):
-        ensure_environment(backend, session.workspace, session.machine, lambda line: console.print(line, markup=False))
+        try:
+            ensure_environment(
+                backend, session.workspace, session.machine, lambda line: console.print(line, markup=False)
+            )
+        except EnvironmentBuildError as error:  # the others, and the datasets, can be had all the same
+            failed.append(error)
     for name, declared in session.matrix.datasets.items():
         paths = locate(name, declared, session.workspace, session.machine.datasets)
         progress, advance = bar(console, f"dataset {name}")
         if not missing(declared, paths):
             with progress:
                 prepare(declared, paths, PHASES, advance)
+    if failed:
+        raise EnvironmentBuildError("\n".join(error.message for error in failed), failed[0].hint)

@@ -7,12 +7,19 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from zoo_bench import preflight
+from zoo_bench.backends import Backend
 from zoo_bench.commands.plan import print_plan
 from zoo_bench.commands.status import print_runs
 from zoo_bench.datasets.locate import prepare
 from zoo_bench.display import Pace, bar, make_display
-from zoo_bench.environments import ensure_environment
-from zoo_bench.errors import EXIT_CELL_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_QUARANTINED
+from zoo_bench.environments import WorkerEnvironment, ensure_environment
+from zoo_bench.errors import (
+    EXIT_CELL_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_QUARANTINED,
+    EnvironmentBuildError,
+)
 from zoo_bench.interrupts import Interrupted
 from zoo_bench.machine import MachineInfo, describe_machine, usable_gpus
 from zoo_bench.plan import PlannedCell
@@ -71,7 +78,7 @@ def _prepare(session: Session, left: Sequence[PlannedCell], machine: MachineInfo
     commands: dict[str, Bench] = {}
     for cell in left:
         backend = session.backend(cell.cell)
-        environment = ensure_environment(backend, session.workspace, session.machine, _teller(console))
+        environment = _environment(session, backend, left, console)
         commands[cell.cell.id] = Bench(
             command=(str(environment.python), "-m", backend.spec.run),
             folder=backend.root,
@@ -79,6 +86,20 @@ def _prepare(session: Session, left: Sequence[PlannedCell], machine: MachineInfo
             gpus=tuple(gpu.index for gpu in usable_gpus(machine)[: cell.cell.gpus]),
         )
     return commands
+
+
+def _environment(
+    session: Session, backend: Backend, left: Sequence[PlannedCell], console: Console
+) -> WorkerEnvironment:
+    """Build a backend's environment; where that fails, say also which call leaves this backend out."""
+    try:
+        return ensure_environment(backend, session.workspace, session.machine, _teller(console))
+    except EnvironmentBuildError as error:
+        others = [name for name in dict.fromkeys(cell.cell.backend for cell in left) if name != backend.name]
+        if others:
+            without = f"; or run the other cells alone: {preflight.only(others)}"
+            raise EnvironmentBuildError(error.message, error.hint + without) from None
+        raise
 
 
 def _teller(console: Console) -> Callable[[str], None]:

@@ -61,6 +61,8 @@ def test_published_values_give_the_names_and_shapes_of_gluoncvs_own(detector: st
     for name, value in reference.items():
         assert value.shape is None or len(value.shape) == len(found[name]), name
         assert all(wanted in (0, mine) for wanted, mine in zip(value.shape or (), found[name])), name
+    counted = [value for name, value in parameters_of(made.net).items() if "running" not in name]
+    assert made.parameter_count() == sum(np.prod(value.shape) for value in counted)
     low, high = MILLIONS[detector]
     assert low < made.parameter_count() / 1e6 < high
 

@@ -88,6 +88,16 @@ def test_masks_are_pasted_where_their_boxes_are(masks_net: Detector) -> None:
         assert np.abs(np.subtract(extent, [left, top, right, bottom])).max() <= 1.5
 
 
+def test_a_mask_is_of_its_whole_box_also_where_the_image_cuts_it(masks_net: Detector) -> None:
+    *others, masks = outputs_of([[0, 0.9, -32, 0, 32, 64]])
+    masks[0, 0, :, : masks.shape[-1] // 2] = 0  # of the box, the half that lies outside
+    found = infer.postprocess(masks_net, (*others, masks), (64, 64), (64, 64))
+    assert found.corners.tolist() == [[0, 0, 32, 64]]
+    columns = found.masks[0].mean(axis=0)
+    assert columns[2:30].min() > 0.9
+    assert columns[34:].max() == 0
+
+
 def test_an_image_without_detections_has_none(detector: Detector) -> None:
     strict = limited(detector, score_threshold=1.5)
     images = mx.nd.zeros((1, 3, 64, 80))
@@ -131,15 +141,16 @@ def test_the_timed_stages_together_find_what_evaluation_finds(detector: Detector
         times, count = infer._timed(detector, CPU, sample)
         assert count == sum(one["image_id"] == sample.image_id for one in found[0])
         assert times.keys() == {"load_s", "preprocess_s", "forward_s", "postprocess_s", "encode_s"}
-        assert min(times.values()) >= 0
+        assert times["forward_s"] > 0
 
 
 def test_only_the_first_images_are_evaluated_where_the_cell_says_so(detector: Detector, cells: Cells) -> None:
-    job = cells.job({**detector.cell, "measure": {**detector.cell["measure"], "evaluate_images": 2}})
+    values = {**detector.cell, "measure": {**detector.cell["measure"], "evaluate_images": 2}}
+    job = cells.job(values)
     split = coco.read_split(cells.dataset, cells.dataset / "instances.json", masks=False)
     events = worker.EventWriter(job["paths"]["events"])
     with data.Loaders(0) as loaders:
-        infer.evaluate(detector, split, CPU, loaders, job, events)
+        infer.evaluate(detector._replace(cell=values), split, CPU, loaders, job, events)
     events.close()
     found = json.loads(Path(job["paths"]["detections"]).read_text())
     assert {one["image_id"] for one in found} == {1, 2}

@@ -118,3 +118,9 @@ def test_adamw_is_the_papers(contexts: list[mx.Context]) -> None:
 def test_an_unknown_optimizer_names_the_known_ones() -> None:
     with pytest.raises(worker.WorkerError, match="sgd, adamw"):
         build_trainer([parameter([0], [CPU])], {**PLAIN, "name": "lamb"}, [CPU], "device")
+
+
+@pytest.mark.parametrize("kvstore", ["devise", "nccl"])
+def test_a_kvstore_that_this_worker_or_a_cpu_lacks_is_refused(kvstore: str) -> None:
+    with pytest.raises(worker.WorkerError, match=f"unknown kvstore '{kvstore}'"):
+        build_trainer([parameter([1.0], TWO)], PLAIN, TWO, kvstore)

@@ -290,6 +290,19 @@ def torchvision_names(body: nn.Block) -> dict[str, np.ndarray]:
     return state
 
 
+def test_backbone_weights_as_gluoncv_saves_them_load_too(tmp_path: Path) -> None:
+    path = tmp_path / "resnet18_v1b.params"
+    values = small_cell("retinanet_fpn", {"model": {"batch_norm": "frozen", "backbone_weights": str(path)}})
+    body = backbones.build_resnet("r18", values["recipe"]["model"])
+    body.initialize(mx.init.Normal(0.3))
+    body(mx.nd.array(IMAGE))
+    body.layer4[1].bn2.gamma.set_data(mx.nd.full((512,), 0.7))
+    body.save_parameters(str(path))
+    found = built(values, seed=2).net
+    assert np.array_equal(found.layer3[0].conv1.weight.data().asnumpy(), body.layer3[0].conv1.weight.data().asnumpy())
+    assert np.allclose(found.layer4[1].bn2.gamma.data().asnumpy(), 0.7)
+
+
 def test_backbone_weights_with_torchvisions_names_load_without_the_classifier(tmp_path: Path) -> None:
     path = tmp_path / "resnet18.pth"
     values = small_cell("retinanet_fpn", {"model": {"batch_norm": "frozen", "backbone_weights": str(path)}})
@@ -306,32 +319,3 @@ def test_backbone_weights_with_torchvisions_names_load_without_the_classifier(tm
     del state["layer2.0.conv1.weight"]
     zipped(path, state)
     assert "1 weights are missing: layer2.0.conv1.weight" in data_error(weights.load_torchvision_resnet, body, path)
-
-
-def test_imagenet_weights_that_are_nowhere_say_how_to_fetch_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    # A proxy that refuses every connection: the machine behaves as if it had no network.
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    message = data_error(weights.imagenet_file, "r50")
-    assert f"resnet50-0676ba61.pth are not in {tmp_path / 'hub' / 'checkpoints'}" in message
-    assert "curl --location --output" in message
-
-
-def test_imagenet_weights_come_from_the_hub_cache_or_are_fetched_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
-    (tmp_path / "served").mkdir()
-    address = (tmp_path / "served").as_uri() + "/"
-    monkeypatch.setattr(weights, "IMAGENET_ADDRESS", address)
-    monkeypatch.setattr(weights, "IMAGENET", {"r18": "resnet18-9f86d081.pth", "r50": "resnet50-00000000.pth"})
-    for name in weights.IMAGENET.values():
-        (tmp_path / "served" / name).write_bytes(b"test")
-    cached = tmp_path / "home" / "hub" / "checkpoints"
-    assert weights.imagenet_file("r18") == cached / "resnet18-9f86d081.pth"
-    (tmp_path / "served" / "resnet18-9f86d081.pth").unlink()
-    assert weights.imagenet_file("r18").read_bytes() == b"test"
-    assert "its SHA-256 does not begin with 00000000" in data_error(weights.imagenet_file, "r50")
-    assert [path.name for path in cached.iterdir()] == ["resnet18-9f86d081.pth"]

@@ -114,13 +114,13 @@ def test_ctrl_c_ends_a_training_as_aborted(cells: Cells) -> None:
     values = small("faster-rcnn_fpn", {"lr_schedule": {"iterations": 100000, "milestones": []}})
     values["runtime"]["data_workers"] = 1
     job = cells.job(values)
-    process = subprocess.Popen(cells.command(job), cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True)
-    deadline_s = time.monotonic() + 60
-    while time.monotonic() < deadline_s and not ('"step"' in Path(job["paths"]["events"]).read_text()
-                                                 if Path(job["paths"]["events"]).exists() else False):  # fmt: skip
+    log, events = Path(job["paths"]["output"]) / "log", Path(job["paths"]["events"])
+    with log.open("wb") as stream:
+        process = subprocess.Popen(cells.command(job), cwd=ROOT, stderr=stream, start_new_session=True)
+    while process.poll() is None and not (events.exists() and '"step"' in events.read_text()):
         time.sleep(0.1)
+    assert process.poll() is None, log.read_text()
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.wait(timeout=30) == 130
     assert events_of(job)[-1]["status"] == "aborted"
-    assert b"Stopped" not in stderr
+    assert "Stopped" not in log.read_text()

@@ -52,6 +52,7 @@ class OutOfMemoryError(RuntimeError):
     [
         (OutOfMemoryError("tried to allocate 2 GiB"), "out_of_memory"),
         (RuntimeError("CUDA error: out of memory"), "out_of_memory"),
+        (RuntimeError("Check failed: cuDNN: CUDNN_STATUS_ALLOC_FAILED"), "out_of_memory"),
         (MemoryError(), "out_of_memory"),
         (worker.WorkerError("no file", kind="data"), "data"),
         (KeyError("x"), "exception"),

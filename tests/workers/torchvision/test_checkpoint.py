@@ -12,7 +12,8 @@ from torchvision.models.detection import retinanet_resnet50_fpn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from models import worker
-from models.torchvision import backbones, checkpoint
+from models.imagenet import FILES
+from models.torchvision import checkpoint
 from models.torchvision.detectors import build_detector
 
 
@@ -110,10 +111,10 @@ def test_backbone_weights_of_a_classifier_load_without_its_last_layer(tmp_path: 
 
 
 def test_imagenet_weights_come_from_the_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     source = resnet18()
-    path = tmp_path / "checkpoints" / backbones.IMAGENET["r18"].url.rsplit("/", 1)[-1]
-    path.parent.mkdir()
+    path = tmp_path / "hub" / "checkpoints" / FILES["r18"]
+    path.parent.mkdir(parents=True)
     torch.save(source.state_dict(), path)
     changes = {"model": {"backbone_weights": "imagenet", "batch_norm": "frozen"}}
     model = build_detector(cell("faster-rcnn_c4", "r18", changes), 4)
@@ -123,11 +124,11 @@ def test_imagenet_weights_come_from_the_hub_cache(tmp_path: Path, monkeypatch: p
 def test_imagenet_weights_that_are_nowhere_say_how_to_fetch_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     # A proxy that refuses every connection: the machine behaves as if it had no network.
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     with pytest.raises(worker.WorkerError) as caught:
         build_detector(cell("retinanet_fpn", "r50", {"model": {"backbone_weights": "imagenet"}}), 4)
     assert caught.value.kind == "data"
-    assert f"resnet50-0676ba61.pth are not in {tmp_path / 'checkpoints'}" in str(caught.value)
+    assert f"resnet50-0676ba61.pth are not in {tmp_path / 'hub' / 'checkpoints'}" in str(caught.value)
     assert "curl --location --output" in str(caught.value)
