@@ -29,8 +29,8 @@ app = typer.Typer(
     help="Makes a detection model zoo's table the output of a program.\n\n"
     "Declare detectors, backbones and schedules in matrix.yaml; `run` trains, times and evaluates every cell and keeps "
     "a record of each; `render` prints the document.\n\n"
-    "Try it on a laptop, without a GPU and without data: `zoo-bench run --profile smoke`, then "
-    "`zoo-bench render --profile smoke`.",
+    "Try it on a laptop, without a GPU and without data: `zoo-bench run --profile smoke --select 'torchvision/*'`, "
+    "then `zoo-bench render --profile smoke`.",
 )
 
 

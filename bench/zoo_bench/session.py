@@ -171,7 +171,7 @@ class Session:
         if file is None:
             return None
         if not file.is_file():
-            raise ConfigError(f"--checkpoint {file}: no such file", "name a .safetensors or .pth file")
+            raise ConfigError(f"--checkpoint {file}: no such file", "name a file of weights that the backend reads")
         phases = parse_phases(self.asked.phases)
         if phases is None or "train" in phases:
             raise ConfigError("--checkpoint is for a model that is trained already", "add --phases infer,evaluate")

@@ -8,12 +8,17 @@ import numpy as np
 
 from models import worker
 
+OPTIONS = ("cpu_contexts", "kvstore")
+KVSTORES = ("device", "nccl")
+MOST_CONTEXTS = 64
+
 
 def prepare_contexts(cell: Dict[str, Any], devices: List[str]) -> List[mx.Context]:
     """Seed everything; return a context for each GPU, or as many of the CPU as ``options.cpu_contexts`` says (1).
 
     Raises WorkerError for what this worker cannot do.
     """
+    check_options(cell["options"])
     if cell["precision"] != "fp32":
         raise worker.WorkerError(f"unknown precision {cell['precision']!r}; this worker has fp32")
     random.seed(cell["seed"])
@@ -25,6 +30,18 @@ def prepare_contexts(cell: Dict[str, Any], devices: List[str]) -> List[mx.Contex
         contexts = [_gpu(name) for name in devices]
     images_per_context(cell, contexts)
     return contexts
+
+
+def check_options(options: Dict[str, Any]) -> None:
+    """Raise WorkerError for an option that this worker lacks, or one of another kind."""
+    unknown = [name for name in options if name not in OPTIONS]
+    if unknown:
+        raise worker.WorkerError(f"unknown option {unknown[0]!r}; this worker has {', '.join(OPTIONS)}")
+    count = options.get("cpu_contexts", 1)
+    if type(count) is not int or not 1 <= count <= MOST_CONTEXTS:
+        raise worker.WorkerError(f"options: cpu_contexts: expected a count from 1 to {MOST_CONTEXTS}, found {count!r}")
+    if options.get("kvstore", KVSTORES[0]) not in KVSTORES:
+        raise worker.WorkerError(f"unknown kvstore {options['kvstore']!r}; this worker has {', '.join(KVSTORES)}")
 
 
 def images_per_context(cell: Dict[str, Any], contexts: List[mx.Context]) -> int:

@@ -52,10 +52,10 @@ def build_trainer(
 ) -> gluon.Trainer:
     """SGD with momentum or AdamW with beta1 = momentum.
 
-    The contexts exchange gradients through the kvstore: "device", or "nccl" on GPUs. Raises WorkerError for another.
+    The contexts exchange gradients through the kvstore: "device", or "nccl" on GPUs.
     """
-    if kvstore not in ("device", "nccl") or (kvstore == "nccl" and contexts[0].device_type != "gpu"):
-        raise worker.WorkerError(f"unknown kvstore {kvstore!r}; this worker has device and, on GPUs, nccl")
+    if kvstore == "nccl" and contexts[0].device_type != "gpu":
+        raise worker.WorkerError("kvstore nccl exchanges gradients between GPUs; use device on CPUs")
     chosen = {
         "sgd": ("sgd", {"momentum": values["momentum"]}),
         "adamw": ("decoupledadam", {"beta1": values["momentum"]}),

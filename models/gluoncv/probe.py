@@ -148,4 +148,7 @@ def probe() -> Dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(probe()) + "\n")
+    try:
+        sys.stdout.write(json.dumps(probe()) + "\n")
+    except (ImportError, OSError) as failure:
+        sys.exit(why_mxnet_fails(failure))

@@ -7,7 +7,7 @@ in its metadata which categories its classes are.
 import json
 import os
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -20,6 +20,7 @@ from models import worker
 from models.gluoncv.torch_file import read_torch_file
 
 NAMES_SHOWN = 3
+SUFFIXES = (".safetensors", ".params", ".pth")
 CATEGORIES = "category_ids"
 NORM_NAMES = {"weight": "gamma", "bias": "beta", "running_mean": "running_mean", "running_var": "running_var"}
 
@@ -54,9 +55,17 @@ def read_category_ids(path: Path) -> Optional[Tuple[int, ...]]:
     try:
         with safe_open(str(path), "np") as stream:
             metadata = stream.metadata() or {}
-        return tuple(int(number) for number in json.loads(metadata[CATEGORIES])) if CATEGORIES in metadata else None
+        return _category_ids(json.loads(metadata[CATEGORIES])) if CATEGORIES in metadata else None
     except (OSError, SafetensorError, ValueError, TypeError) as error:
         raise _unreadable(path, error) from error
+
+
+def _category_ids(found: Any) -> Tuple[int, ...]:
+    if not isinstance(found, list) or not found or not all(type(number) is int and number >= 0 for number in found):
+        raise ValueError(f"its metadata says that its categories are {found!r}")
+    if len(set(found)) < len(found):
+        raise ValueError(f"its metadata names a category twice: {found}")
+    return tuple(found)
 
 
 def load_detector(net: Block, path: Path) -> None:
@@ -69,6 +78,8 @@ def load_detector(net: Block, path: Path) -> None:
 
 def read_state(path: Path) -> Dict[str, np.ndarray]:
     """The named weights of a file: safetensors, GluonCV's .params, or PyTorch's .pth. Raises WorkerError, "data"."""
+    if path.suffix not in SUFFIXES:
+        raise worker.WorkerError(f"{path}: expected a file that ends with {', '.join(SUFFIXES)}", kind="data")
     if path.suffix == ".pth":
         return read_torch_file(path)
     try:
@@ -77,7 +88,7 @@ def read_state(path: Path) -> Dict[str, np.ndarray]:
         if not path.is_file():
             raise FileNotFoundError(f"there is no weights file {path}")
         return {name.split(":", 1)[-1]: value.asnumpy() for name, value in mx.nd.load(str(path)).items()}
-    except (OSError, SafetensorError, mx.base.MXNetError, AttributeError) as error:
+    except (OSError, SafetensorError, mx.base.MXNetError, AttributeError, TypeError) as error:
         raise _unreadable(path, error) from error
 
 
@@ -127,8 +138,11 @@ def _fits(found: Tuple[int, ...], wanted: Optional[Tuple[int, ...]]) -> bool:
 
 
 def _unreadable(path: Path, error: BaseException) -> worker.WorkerError:
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    return worker.WorkerError(f"{path} cannot be read as weights: {reason}", kind="data")
+    # The last line: MXNet begins with a traceback of its own.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return worker.WorkerError(
+        f"{path} cannot be read as weights: {lines[-1] if lines else type(error).__name__}", kind="data"
+    )
 
 
 def _shown(names: List[str]) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import mxnet as mx
 import numpy as np
@@ -10,7 +11,7 @@ from small import CPU, STEADY, batches_of, built, small_cell
 
 from models import worker
 from models.gluoncv import steps
-from models.gluoncv.contexts import images_per_context, prepare_contexts
+from models.gluoncv.contexts import check_options, images_per_context, prepare_contexts
 from models.gluoncv.detectors import Detector
 from models.gluoncv.loop import backward
 from models.gluoncv.optim import apply_gradients, build_trainer
@@ -66,7 +67,7 @@ def test_a_cpu_is_as_many_contexts_as_the_cell_says() -> None:
     assert prepare_contexts({**values, "options": {"cpu_contexts": 2}}, ["cpu"]) == list(TWO)
 
 
-@pytest.mark.parametrize("count", [0, 3])
+@pytest.mark.parametrize("count", [3, 4])
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(count: int) -> None:
     values = {**cell("retinanet_fpn"), "options": {"cpu_contexts": count}}
     with pytest.raises(worker.WorkerError, match=f"a batch of 2 images cannot be shared by {count} contexts"):
@@ -95,3 +96,17 @@ def test_a_seed_gives_the_same_numbers_again() -> None:
     first = drawn(2**40 + 1)
     assert drawn(2**40 + 1) == first
     assert drawn(5) != first
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"cpu_contexts": 0}, "cpu_contexts: expected a count from 1 to 64, found 0"),
+        ({"cpu_contexts": "x"}, "cpu_contexts: expected a count from 1 to 64, found 'x'"),
+        ({"kvstore": "devise"}, "unknown kvstore 'devise'; this worker has device, nccl"),
+        ({"cpu_context": 2}, "unknown option 'cpu_context'; this worker has cpu_contexts, kvstore"),
+    ],
+)
+def test_options_that_this_worker_lacks_are_named(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(worker.WorkerError, match=said):
+        check_options(options)
