@@ -12,6 +12,11 @@ from models.coco import Sample
 Drawn = Tuple[int, bool]
 
 
+def batch_size(cell: Dict[str, Any]) -> int:
+    """The images of one iteration, of all devices together; a CPU counts as one."""
+    return int(cell["images_per_gpu"] * max(cell["gpus"], 1))
+
+
 def planned_iterations(cell: Dict[str, Any]) -> int:
     """The iterations a cell trains for: of its whole schedule, or the first of them that are measured."""
     scheduled = int(cell["recipe"]["lr_schedule"]["iterations"])

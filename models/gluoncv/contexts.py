@@ -7,6 +7,7 @@ import mxnet as mx
 import numpy as np
 
 from models import worker
+from models.schedule import batch_size
 
 OPTIONS = ("cpu_contexts", "kvstore")
 KVSTORES = ("device", "nccl")
@@ -46,10 +47,10 @@ def check_options(options: Dict[str, Any]) -> None:
 
 def images_per_context(cell: Dict[str, Any], contexts: List[mx.Context]) -> int:
     """How many images of a batch each context trains on. Raises WorkerError where they cannot share it evenly."""
-    batch_size = cell["images_per_gpu"] * max(cell["gpus"], 1)
-    if not contexts or batch_size % len(contexts):
-        raise worker.WorkerError(f"a batch of {batch_size} images cannot be shared by {len(contexts)} contexts")
-    return batch_size // len(contexts)
+    images = batch_size(cell)
+    if not contexts or images % len(contexts):
+        raise worker.WorkerError(f"a batch of {images} images cannot be shared by {len(contexts)} contexts")
+    return images // len(contexts)
 
 
 def _gpu(name: str) -> mx.Context:

@@ -24,7 +24,7 @@ from pycocotools import mask as coco_mask
 
 from models import worker
 from models.coco import Sample, load_masks, load_pixels
-from models.schedule import EndlessBatches
+from models.schedule import EndlessBatches, batch_size
 
 BATCHES_AHEAD = 2  # for each loading process
 PATIENCE_S = 300.0
@@ -186,11 +186,10 @@ def training_batches(
     samples: Sequence[Sample], wanted: Wanted, cell: Dict[str, Any], loaders: Loaders
 ) -> Iterator[Batch]:
     """Prepared batches without end; the same under one seed for any number of loading processes."""
-    batch_size = cell["images_per_gpu"] * max(cell["gpus"], 1)
     flip, seed = cell["recipe"]["input"]["flip_probability"], cell["seed"]
     orders = (
         Order([(samples[index], is_flipped) for index, is_flipped in drawn], seed + number)
-        for number, drawn in enumerate(EndlessBatches(samples, batch_size, flip, seed))
+        for number, drawn in enumerate(EndlessBatches(samples, batch_size(cell), flip, seed))
     )
     return loaders.in_order(partial(prepare_batch, wanted), orders)
 

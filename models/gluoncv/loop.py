@@ -15,7 +15,7 @@ from models.gluoncv.contexts import images_per_context
 from models.gluoncv.detectors import Detector, proposal_levels
 from models.gluoncv.optim import apply_gradients, build_trainer
 from models.gluoncv.weights import parameters_of, save_detector
-from models.schedule import learning_rate, planned_iterations
+from models.schedule import batch_size, learning_rate, planned_iterations
 
 
 def train(
@@ -34,7 +34,7 @@ def train(
     recipe, planned = cell["recipe"], planned_iterations(cell)
     samples = with_objects(split.samples)
     share = images_per_context(cell, contexts)
-    batch_size = share * len(contexts)
+    images = batch_size(cell)
     batches = data.training_batches(samples, wanted_of(detector), cell, loaders)
     # Hybridized anew for every phase: a hybridized block takes the arguments of its first call ever after, and those
     # of training and inference differ.
@@ -46,7 +46,7 @@ def train(
     iteration, ended_s = 0, time.monotonic()
     while iteration < planned and not (iteration and worker.has_enough(job)):
         iteration += 1
-        epochs.before(batch_size)
+        epochs.before(images)
         asked_s = time.monotonic()
         batch = next(batches)
         arrived_s = time.monotonic()
@@ -61,7 +61,7 @@ def train(
             iteration,
             planned,
             {name: float(np.mean([value.asscalar() for value in values])) for name, values in losses.items()},
-            batch_size,
+            images,
             lr=lr,
             iteration_time_s=ended_s - started_s,
             data_time_s=arrived_s - asked_s,

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from models import report, worker
 from models.coco import Split, with_objects
-from models.schedule import learning_rate, planned_iterations
+from models.schedule import batch_size, learning_rate, planned_iterations
 from models.torchvision.allocator import AllocatorPeaks
 from models.torchvision.checkpoint import save_weights
 from models.torchvision.data import Batch, training_batches
@@ -31,9 +31,9 @@ def train(
     cell = job["cell"]
     recipe, planned = cell["recipe"], planned_iterations(cell)
     samples = with_objects(split.samples)
-    batch_size = cell["images_per_gpu"] * max(cell["gpus"], 1)
+    images = batch_size(cell)
     batches = training_batches(
-        samples, cell["masks"], batch_size, recipe["input"]["flip_probability"], cell["seed"],
+        samples, cell["masks"], images, recipe["input"]["flip_probability"], cell["seed"],
         cell["runtime"]["data_workers"],
     )  # fmt: skip
     optimizer = build_optimizer(model.parameters(), recipe["optimizer"])
@@ -43,14 +43,14 @@ def train(
     iteration = 0
     while iteration < planned and not (iteration and worker.has_enough(job)):
         iteration += 1
-        epochs.before(batch_size)
+        epochs.before(images)
         batch = steps.batch(batches)
         lr = learning_rate(iteration, recipe["optimizer"]["lr"], recipe["lr_schedule"])
         set_learning_rate(optimizer, lr)
         losses = train_step(model, batch, device, optimizer, recipe["optimizer"]["clip_norm"])
-        write_steps(steps.add(Begun(iteration, lr), losses), planned, batch_size, events)
+        write_steps(steps.add(Begun(iteration, lr), losses), planned, images, events)
         peaks.after_step()
-    write_steps(steps.rest(), planned, batch_size, events)
+    write_steps(steps.rest(), planned, images, events)
     epochs.end()
     peaks.write()
     path = Path(job["paths"]["model"])
@@ -58,7 +58,7 @@ def train(
     report.final_checkpoint(events, path, iteration, recipe["lr_schedule"]["iterations"])
 
 
-def write_steps(ended: Iterable[Ended], planned: int, batch_size: int, events: worker.EventWriter) -> None:
+def write_steps(ended: Iterable[Ended], planned: int, images: int, events: worker.EventWriter) -> None:
     """Write a step event for every iteration that has ended. Raises WorkerError, "diverged"."""
     for step in ended:
         report.step(
@@ -66,7 +66,7 @@ def write_steps(ended: Iterable[Ended], planned: int, batch_size: int, events: w
             step.begun.iteration,
             planned,
             step.losses,
-            batch_size,
+            images,
             lr=step.begun.lr,
             iteration_time_s=step.iteration_time_s,
             data_time_s=step.data_time_s,
