@@ -7,7 +7,7 @@ in its metadata which categories its classes are.
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -18,8 +18,8 @@ from safetensors.numpy import load_file, save_file
 
 from models import worker
 from models.gluoncv.torch_file import read_torch_file
+from models.misfit import refuse_misfit
 
-NAMES_SHOWN = 3
 SUFFIXES = (".safetensors", ".params", ".pth")
 CATEGORIES = "category_ids"
 NORM_NAMES = {"weight": "gamma", "bias": "beta", "running_mean": "running_mean", "running_var": "running_var"}
@@ -101,13 +101,7 @@ def load_parameters(parameters: Mapping[str, Parameter], state: Mapping[str, np.
         for name, parameter in parameters.items()
         if name in state and not _fits(state[name].shape, parameter.shape)
     ]
-    problems = [
-        f"{len(names)} weights {what}: {_shown(names)}"
-        for names, what in ((missing, "are missing"), (unknown, "are not this model's"), (differing, "differ"))
-        if names
-    ]
-    if problems:
-        raise worker.WorkerError(f"{path} does not fit this model: {'; '.join(problems)}", kind="data")
+    refuse_misfit(path, (missing, "are missing"), (unknown, "are not this model's"), (differing, "differ"))
     for name, parameter in parameters.items():
         parameter.set_data(mx.nd.array(state[name], dtype=parameter.dtype))
 
@@ -143,8 +137,3 @@ def _unreadable(path: Path, error: BaseException) -> worker.WorkerError:
     return worker.WorkerError(
         f"{path} cannot be read as weights: {lines[-1] if lines else type(error).__name__}", kind="data"
     )
-
-
-def _shown(names: List[str]) -> str:
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return ", ".join(names[:NAMES_SHOWN]) + more

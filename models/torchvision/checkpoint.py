@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision.models.detection._utils import overwrite_eps
 
 from models import worker
+from models.misfit import misfit, refuse_misfit, shown
 
 # torchvision trained these three published files with an epsilon of 0 in their frozen batch norm, and its builders
 # set it back after loading them. The numbers are the start of each file's SHA-256, as in its name.
@@ -23,7 +24,6 @@ ZERO_EPSILON_FILES = {
     "bf2d0c1e": "maskrcnn_resnet50_fpn_coco",
     "eeacb38b": "retinanet_resnet50_fpn_coco",
 }
-NAMES_SHOWN = 3
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -49,17 +49,11 @@ def load_weights(model: nn.Module, path: Path, may_miss: Sequence[str] = ()) -> 
     state = read_state(path)
     differing = _other_shapes(model, state)
     if differing:
-        raise worker.WorkerError(f"{path} does not fit this model: {_shown(differing)}", kind="data")
+        raise misfit(path, shown(differing))
     # Not strict: old torchvision names are translated by the modules themselves while they load.
     result = model.load_state_dict(state, strict=False)
     missing = [name for name in result.missing_keys if not name.startswith(tuple(may_miss))]
-    problems = [
-        f"{len(names)} weights {what}: {_shown(names)}"
-        for names, what in ((missing, "are missing"), (result.unexpected_keys, "are not this model's"))
-        if names
-    ]
-    if problems:
-        raise worker.WorkerError(f"{path} does not fit this model: {'; '.join(problems)}", kind="data")
+    refuse_misfit(path, (missing, "are missing"), (result.unexpected_keys, "are not this model's"))
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -97,8 +91,3 @@ def _other_shapes(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
         for name, own in model.state_dict().items()
         if name in state and state[name].shape != own.shape
     ]
-
-
-def _shown(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return ", ".join(names[:NAMES_SHOWN]) + more
