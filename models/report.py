@@ -3,12 +3,21 @@
 import math
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Tuple, TypeVar
+from typing import Any, Callable, Dict, Iterable, List, Sequence, Tuple, TypeVar
 
 from models import worker
 from models.coco import Detection, Sample, Split, write_detections
 
 T = TypeVar("T")
+
+
+def run_phases(events: worker.EventWriter, phases: Sequence[str], work: Dict[str, Callable[[], None]]) -> None:
+    """Announce a job's phases and do their ``work``, in its order; a failure is reported for the phase it is in."""
+    events.write("run_start", phases=phases)
+    for phase, go in work.items():
+        if phase in phases:
+            events.phase = phase
+            go()
 
 
 class Epochs:

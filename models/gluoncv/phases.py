@@ -5,7 +5,7 @@ from typing import Any, Dict, List
 
 import mxnet as mx
 
-from models import worker
+from models import report, worker
 from models.coco import Split, read_splits
 from models.gluoncv import infer
 from models.gluoncv.contexts import images_per_context, prepare_contexts
@@ -18,7 +18,7 @@ from models.gluoncv.weights import load_detector, read_category_ids
 
 def run(job: Dict[str, Any], events: worker.EventWriter) -> None:
     """Everything between ``init_start`` and ``run_stop``."""
-    cell, phases = job["cell"], job["phases"]
+    cell = job["cell"]
     # First of all: the loading processes are to be forked before MXNet computes anything.
     with Loaders(cell["runtime"]["data_workers"]) as loaders:
         contexts = prepare_contexts(cell, job["devices"])
@@ -30,16 +30,12 @@ def run(job: Dict[str, Any], events: worker.EventWriter) -> None:
             parameters=detector.parameter_count(),
             images={name: len(split.samples) for name, split in splits.items()},
         )
-        events.write("run_start", phases=phases)
-        if "train" in phases:
-            events.phase = "train"
-            train(detector, splits["train"], contexts, loaders, job, events)
-        if "infer" in phases:
-            events.phase = "infer"
-            infer.measure_inference(detector, splits["val"], contexts[0], events)
-        if "evaluate" in phases:
-            events.phase = "evaluate"
-            infer.evaluate(detector, splits["val"], contexts[0], loaders, job, events)
+        work = {
+            "train": lambda: train(detector, splits["train"], contexts, loaders, job, events),
+            "infer": lambda: infer.measure_inference(detector, splits["val"], contexts[0], events),
+            "evaluate": lambda: infer.evaluate(detector, splits["val"], contexts[0], loaders, job, events),
+        }
+        report.run_phases(events, job["phases"], work)
 
 
 def prepare_detector(job: Dict[str, Any], splits: Dict[str, Split], contexts: List[mx.Context]) -> Detector:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from models import worker
+from models import report, worker
 from models.coco import Split, read_splits
 from models.torchvision import infer
 from models.torchvision.checkpoint import load_detector
@@ -25,7 +25,7 @@ from models.torchvision.probe import versions
 
 def main(job: dict[str, Any], events: worker.EventWriter) -> None:
     """Run the job's phases in order: train, infer, evaluate."""
-    cell, phases = job["cell"], job["phases"]
+    cell = job["cell"]
     events.write("init_start")
     device = prepare_device(cell, job["devices"])
     splits = read_splits(job)
@@ -36,17 +36,14 @@ def main(job: dict[str, Any], events: worker.EventWriter) -> None:
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         images={name: len(split.samples) for name, split in splits.items()},
     )
-    events.write("run_start", phases=phases)
-    if "train" in phases:
-        events.phase = "train"
-        train(model, splits["train"], device, job, events)
-    if "infer" in phases:
-        events.phase = "infer"
-        infer.measure_inference(model, splits["val"], device, cell["measure"], events)
-    if "evaluate" in phases:
-        events.phase = "evaluate"
-        limit, workers = cell["measure"]["evaluate_images"], cell["runtime"]["data_workers"]
-        infer.evaluate(model, splits["val"], device, limit, workers, Path(job["paths"]["detections"]), events)
+    limit, workers = cell["measure"]["evaluate_images"], cell["runtime"]["data_workers"]
+    path = Path(job["paths"]["detections"])
+    work = {
+        "train": lambda: train(model, splits["train"], device, job, events),
+        "infer": lambda: infer.measure_inference(model, splits["val"], device, cell["measure"], events),
+        "evaluate": lambda: infer.evaluate(model, splits["val"], device, limit, workers, path, events),
+    }
+    report.run_phases(events, job["phases"], work)
 
 
 def prepare_device(cell: dict[str, Any], devices: list[str]) -> torch.device:
