@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -86,6 +87,10 @@ class Backend:
         if wanted not in self.spec.variants:
             raise ConfigError(f"backend '{self.name}' has no variant '{wanted}'", nearest(wanted, self.spec.variants))
         return self.spec.variants[wanted]
+
+    def variant_advice(self, names: Iterable[str]) -> str:
+        """Return how machine.yaml chooses one of these variants."""
+        return f"machine.yaml: backends: {{{self.name}: {{variant: ...}}}} ({', '.join(names)})"
 
     def lock_path(self, variant: Variant) -> Path | None:
         """Return the lock file of a variant, or None when it needs none.

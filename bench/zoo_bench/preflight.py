@@ -97,10 +97,10 @@ def _backend(session: Session, cell: Cell) -> list[str]:
         )
     environment = environment_status(backend, session.workspace, session.machine)
     if cell.gpus and environment.source == "built" and not backend.variant(environment.variant).gpus:
-        others = ", ".join(name for name, variant in backend.spec.variants.items() if variant.gpus)
+        others = backend.variant_advice(name for name, variant in backend.spec.variants.items() if variant.gpus)
         problems.append(
             f"backend {backend.name} ({environment.variant}) is built for CPUs alone, and {cell.gpus} GPU(s) are asked "
-            f"for; machine.yaml chooses another: backends: {{{backend.name}: {{variant: ...}}}} ({others})"
+            f"for; another can be chosen in {others}"
         )
     if environment.lock is None and not environment.ready:
         problems.append(f"backend {backend.name}: {environment.detail}")

@@ -165,8 +165,7 @@ def _libraries(backend: Backend, status: EnvironmentStatus, probe: Probe) -> Fin
 
 
 def _another_variant(backend: Backend, status: EnvironmentStatus) -> str:
-    others = ", ".join(name for name in backend.spec.variants if name != status.variant)
-    return f"machine.yaml: backends: {{{backend.name}: {{variant: ...}}}} ({others})"
+    return backend.variant_advice(name for name in backend.spec.variants if name != status.variant)
 
 
 def _on_gpus(backend: Backend, status: EnvironmentStatus, probe: Probe, machine: MachineInfo) -> Iterator[Finding]:
