@@ -1,7 +1,7 @@
 """The devices of a job as MXNet's contexts, and what has to be set before anything runs on them."""
 
 import random
-from typing import Any, Dict, List
+from typing import Any, Dict, List, NamedTuple
 
 import mxnet as mx
 import numpy as np
@@ -9,7 +9,6 @@ import numpy as np
 from models import worker
 from models.schedule import batch_size
 
-OPTIONS = ("cpu_contexts", "kvstore")
 KVSTORES = ("device", "nccl")
 MOST_CONTEXTS = 64
 
@@ -19,30 +18,39 @@ def prepare_contexts(cell: Dict[str, Any], devices: List[str]) -> List[mx.Contex
 
     Raises WorkerError for what this worker cannot do.
     """
-    check_options(cell["options"])
+    options = read_options(cell["options"])
     if cell["precision"] != "fp32":
         raise worker.WorkerError(f"unknown precision {cell['precision']!r}; this worker has fp32")
     random.seed(cell["seed"])
     np.random.seed(cell["seed"] % 2**32)
     mx.random.seed(cell["seed"] % 2**31)
     if devices == ["cpu"]:
-        contexts = [mx.cpu(index) for index in range(cell["options"].get("cpu_contexts", 1))]
+        contexts = [mx.cpu(index) for index in range(options.cpu_contexts)]
     else:
         contexts = [_gpu(name) for name in devices]
     images_per_context(cell, contexts)
     return contexts
 
 
-def check_options(options: Dict[str, Any]) -> None:
-    """Raise WorkerError for an option that this worker lacks, or one of another kind."""
-    unknown = [name for name in options if name not in OPTIONS]
+class Options(NamedTuple):
+    """A cell's ``options``: among how many contexts a CPU's batch is shared, and how contexts exchange gradients."""
+
+    cpu_contexts: int = 1
+    kvstore: str = KVSTORES[0]
+
+
+def read_options(options: Dict[str, Any]) -> Options:
+    """The options, with what is not said. Raises WorkerError for one that this worker lacks, or of another kind."""
+    unknown = [name for name in options if name not in Options._fields]
     if unknown:
-        raise worker.WorkerError(f"unknown option {unknown[0]!r}; this worker has {', '.join(OPTIONS)}")
-    count = options.get("cpu_contexts", 1)
+        raise worker.WorkerError(f"unknown option {unknown[0]!r}; this worker has {', '.join(Options._fields)}")
+    found = Options(**options)
+    count = found.cpu_contexts
     if type(count) is not int or not 1 <= count <= MOST_CONTEXTS:
         raise worker.WorkerError(f"options: cpu_contexts: expected a count from 1 to {MOST_CONTEXTS}, found {count!r}")
-    if options.get("kvstore", KVSTORES[0]) not in KVSTORES:
-        raise worker.WorkerError(f"unknown kvstore {options['kvstore']!r}; this worker has {', '.join(KVSTORES)}")
+    if found.kvstore not in KVSTORES:
+        raise worker.WorkerError(f"unknown kvstore {found.kvstore!r}; this worker has {', '.join(KVSTORES)}")
+    return found
 
 
 def images_per_context(cell: Dict[str, Any], contexts: List[mx.Context]) -> int:

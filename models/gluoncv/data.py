@@ -20,6 +20,7 @@ import numpy as np
 from gluoncv.data.transforms import bbox as box_transforms
 from gluoncv.model_zoo.rcnn.rpn.anchor import generate_base_anchors
 from gluoncv.model_zoo.rcnn.rpn.rpn_target import RPNTargetSampler
+from gluoncv.nn.coder import NumPyNormalizedBoxCenterEncoder
 from pycocotools import mask as coco_mask
 
 from models import worker
@@ -29,6 +30,7 @@ from models.schedule import EndlessBatches, batch_size
 BATCHES_AHEAD = 2  # for each loading process
 PATIENCE_S = 300.0
 FOREGROUND_IOU, BACKGROUND_IOU, FOREGROUND_SHARE = 0.7, 0.3, 0.5
+ENCODER = NumPyNormalizedBoxCenterEncoder(stds=(1.0, 1.0, 1.0, 1.0))
 
 
 class AnchorLevel(NamedTuple):
@@ -79,6 +81,10 @@ class Batch(NamedTuple):
     anchor_count: int
     height: int
     width: int
+
+    def part(self, begin: int, end: int) -> "Batch":
+        """Some of the images, padded as all are."""
+        return self._replace(images=self.images[begin:end], proposals=self.proposals[begin:end])
 
 
 class Order(NamedTuple):
@@ -203,7 +209,8 @@ def prepare_batch(wanted: Wanted, order: Order) -> Batch:
     if not wanted.levels:
         return Batch(images, [], 0, height, width)
     anchors = anchors_of(wanted.levels, height, width)
-    proposals = [propose(image, anchors, wanted.anchors_sampled) for image in images]
+    sized = by_size(anchors)
+    proposals = [propose(image, anchors, sized, wanted.anchors_sampled) for image in images]
     return Batch(images, proposals, len(anchors), height, width)
 
 
@@ -250,32 +257,27 @@ def _level_anchors(level: AnchorLevel, height: int, width: int) -> np.ndarray:
     return (places[:, None] + base).reshape((-1, 4)).astype(np.float32)
 
 
-def propose(image: Prepared, anchors: np.ndarray, count: int) -> Proposals:
-    """Sample anchors with GluonCV's sampler: by overlap with the boxes, none that reaches out of the image."""
+def propose(image: Prepared, anchors: np.ndarray, sized: np.ndarray, count: int) -> Proposals:
+    """Sample anchors with GluonCV's sampler: by overlap with the boxes, none that reaches out of the image.
+
+    ``sized`` is `by_size` of the anchors, which all images of a batch share.
+    """
     height, width = image.pixels.shape[:2]
-    overlaps = coco_mask.iou(_by_size(anchors), _by_size(image.boxes), [0] * len(image.boxes))
+    overlaps = coco_mask.iou(sized, by_size(image.boxes), [0] * len(image.boxes))
     is_outside = (anchors[:, :2] < 0).any(axis=1) | (anchors[:, 2] >= width) | (anchors[:, 3] >= height)
     overlaps[is_outside] = -1
-    sampler = RPNTargetSampler(count, FOREGROUND_IOU, BACKGROUND_IOU, FOREGROUND_SHARE)
-    samples, matches = sampler(overlaps)
+    samples, matches = RPNTargetSampler(count, FOREGROUND_IOU, BACKGROUND_IOU, FOREGROUND_SHARE)(overlaps)
     samples[is_outside] = 0  # where all are outside, each is the best there is, and the sampler takes it
     chosen = np.flatnonzero(samples)
     places, wanted = np.zeros(count, np.int32), np.full(count, -1, np.float32)
     targets = np.zeros((count, 4), np.float32)
     places[: len(chosen)] = chosen
     wanted[: len(chosen)] = samples[chosen] > 0
-    objects = np.flatnonzero(wanted > 0)
-    targets[objects] = encoded(anchors[places[objects]], image.boxes[matches[places[objects]]])
+    found, _ = ENCODER(samples[None, chosen], matches[None, chosen], anchors[None, chosen], image.boxes[None])
+    targets[: len(chosen)] = found[0]
     return Proposals(places, wanted, targets)
 
 
-def _by_size(corners: np.ndarray) -> np.ndarray:
+def by_size(corners: np.ndarray) -> np.ndarray:
     """Corners as x, y, width, height, which pycocotools takes: faster than numpy, and without its great arrays."""
     return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).astype(np.float64)
-
-
-def encoded(anchors: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """How to move and stretch anchors [N, 4] into boxes [N, 4] (Girshick et al. 2013, arXiv:1311.2524, appendix C)."""
-    from_size, to_size = anchors[:, 2:] - anchors[:, :2], boxes[:, 2:] - boxes[:, :2]
-    shift = (boxes[:, :2] + to_size / 2 - anchors[:, :2] - from_size / 2) / from_size
-    return np.concatenate([shift, np.log(to_size / from_size)], axis=1)

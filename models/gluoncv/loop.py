@@ -11,7 +11,7 @@ from mxnet import autograd
 from models import report, worker
 from models.coco import Split, with_objects
 from models.gluoncv import data, steps
-from models.gluoncv.contexts import images_per_context
+from models.gluoncv.contexts import images_per_context, read_options
 from models.gluoncv.detectors import Detector, proposal_levels
 from models.gluoncv.optim import apply_gradients, build_trainer
 from models.gluoncv.weights import parameters_of, save_detector
@@ -41,7 +41,7 @@ def train(
     detector.net.hybridize(static_alloc=True)
     step = steps.build_step(detector, share)
     learning = [parameter for parameter in parameters_of(detector.net).values() if parameter.grad_req != "null"]
-    trainer = build_trainer(learning, recipe["optimizer"], contexts, cell["options"].get("kvstore", "device"))
+    trainer = build_trainer(learning, recipe["optimizer"], contexts, read_options(cell["options"]).kvstore)
     epochs = report.Epochs(len(samples), events)
     iteration, ended_s = 0, time.monotonic()
     while iteration < planned and not (iteration and worker.has_enough(job)):
@@ -91,7 +91,7 @@ def backward(
 ) -> Dict[str, List[mx.nd.NDArray]]:
     """The gradients of every context on its share of the batch; returns each loss, a value a context."""
     given = [
-        steps.on_context(batch, range(number * share, (number + 1) * share), context)
+        steps.on_context(batch.part(number * share, (number + 1) * share), context)
         for number, context in enumerate(contexts)
     ]
     found: Dict[str, List[mx.nd.NDArray]] = {}

@@ -29,9 +29,9 @@ class Share(NamedTuple):
     proposals: Sequence[mx.nd.NDArray]
 
 
-def on_context(batch: Batch, which: Sequence[int], context: mx.Context) -> Share:
-    """Put some images of a batch on a context."""
-    images = [batch.images[index] for index in which]
+def on_context(batch: Batch, context: mx.Context) -> Share:
+    """Put a batch on a context."""
+    images = batch.images
     pixels = mx.nd.zeros((len(images), 3, batch.height, batch.width), ctx=context)
     for row, image in enumerate(images):
         height, width = image.pixels.shape[:2]
@@ -44,8 +44,8 @@ def on_context(batch: Batch, which: Sequence[int], context: mx.Context) -> Share
         pixels,
         mx.nd.array(boxes, ctx=context),
         mx.nd.array(classes, ctx=context),
-        _masks(batch, which, most, context),
-        _proposals(batch, which, context),
+        _masks(batch, most, context),
+        _proposals(batch, context),
     )
 
 
@@ -54,25 +54,24 @@ def normalised(pixels: np.ndarray, context: mx.Context) -> mx.nd.NDArray:
     return mx.nd.image.normalize(mx.nd.image.to_tensor(mx.nd.array(pixels, context, np.uint8)), MEAN, STD)
 
 
-def _masks(batch: Batch, which: Sequence[int], most: int, context: mx.Context) -> Optional[mx.nd.NDArray]:
-    if batch.images[which[0]].masks is None:
+def _masks(batch: Batch, most: int, context: mx.Context) -> Optional[mx.nd.NDArray]:
+    if batch.images[0].masks is None:
         return None
-    masks = np.zeros((len(which), most, batch.height, batch.width), np.uint8)
-    for row, index in enumerate(which):
-        own = batch.images[index].masks
+    masks = np.zeros((len(batch.images), most, batch.height, batch.width), np.uint8)
+    for row, image in enumerate(batch.images):
+        own = image.masks
         masks[row, : own.shape[0], : own.shape[1], : own.shape[2]] = own
     return mx.nd.array(masks, context, np.uint8).astype(np.float32)
 
 
-def _proposals(batch: Batch, which: Sequence[int], context: mx.Context) -> List[mx.nd.NDArray]:
+def _proposals(batch: Batch, context: mx.Context) -> List[mx.nd.NDArray]:
     if not batch.proposals:
         return []
-    chosen = [batch.proposals[index] for index in which]
-    places = np.concatenate([one.places + row * batch.anchor_count for row, one in enumerate(chosen)])
+    places = np.concatenate([one.places + row * batch.anchor_count for row, one in enumerate(batch.proposals)])
     return [
         mx.nd.array(places, context, np.int32),
-        mx.nd.array(np.concatenate([one.wanted for one in chosen]), context),
-        mx.nd.array(np.concatenate([one.targets for one in chosen]), context),
+        mx.nd.array(np.concatenate([one.wanted for one in batch.proposals]), context),
+        mx.nd.array(np.concatenate([one.targets for one in batch.proposals]), context),
     ]
 
 

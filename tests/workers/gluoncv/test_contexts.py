@@ -11,7 +11,7 @@ from small import CPU, STEADY, batches_of, built, small_cell
 
 from models import worker
 from models.gluoncv import steps
-from models.gluoncv.contexts import check_options, images_per_context, prepare_contexts
+from models.gluoncv.contexts import images_per_context, prepare_contexts, read_options
 from models.gluoncv.detectors import Detector
 from models.gluoncv.loop import backward
 from models.gluoncv.optim import apply_gradients, build_trainer
@@ -109,4 +109,4 @@ def test_a_seed_gives_the_same_numbers_again() -> None:
 )
 def test_options_that_this_worker_lacks_are_named(options: dict[str, Any], said: str) -> None:
     with pytest.raises(worker.WorkerError, match=said):
-        check_options(options)
+        read_options(options)

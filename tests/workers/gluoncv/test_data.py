@@ -116,7 +116,7 @@ def test_the_targets_of_objects_decode_back_to_their_boxes() -> None:
     boxes = [[10, 12, 30, 28], [40, 20, 75, 60]]
     anchors = data.anchors_of(LEVELS, 96, 96)
     np.random.seed(0)
-    found = data.propose(prepared_of(64, 80, boxes), anchors, 32)
+    found = data.propose(prepared_of(64, 80, boxes), anchors, data.by_size(anchors), 32)
     objects = found.wanted == 1
     places = found.places[objects]
     back = decoded(anchors[places], found.targets[objects])
@@ -130,7 +130,7 @@ def test_anchors_are_sampled_inside_of_the_image_once_and_half_of_them_objects_a
     anchors = data.anchors_of(LEVELS, 96, 96)
     for seed in range(20):
         np.random.seed(seed)
-        found = data.propose(prepared_of(64, 80, [[8, 8, 26, 24], [30, 30, 60, 56]]), anchors, 8)
+        found = data.propose(prepared_of(64, 80, [[8, 8, 26, 24], [30, 30, 60, 56]]), anchors, data.by_size(anchors), 8)
         assert found.wanted.shape == (8,)
         assert 0 < (found.wanted == 1).sum() <= 4
         assert len(set(found.places.tolist())) == 8
@@ -143,7 +143,7 @@ def test_anchors_are_sampled_inside_of_the_image_once_and_half_of_them_objects_a
 
 def test_places_that_are_left_over_count_for_nothing() -> None:
     anchors = data.anchors_of(LEVELS[:1], 32, 32)
-    found = data.propose(prepared_of(32, 32, [[8, 8, 24, 24]]), anchors, 64)
+    found = data.propose(prepared_of(32, 32, [[8, 8, 24, 24]]), anchors, data.by_size(anchors), 64)
     sampled = int((found.wanted >= 0).sum())
     assert 0 < sampled < 48
     assert (found.wanted[sampled:] == -1).all()
@@ -152,7 +152,7 @@ def test_places_that_are_left_over_count_for_nothing() -> None:
 
 def test_where_no_anchor_lies_inside_none_is_sampled() -> None:
     anchors = data.anchors_of((data.AnchorLevel(16, (64,), (1,)),), 32, 32)
-    found = data.propose(prepared_of(32, 32, [[8, 8, 24, 24]]), anchors, 4)
+    found = data.propose(prepared_of(32, 32, [[8, 8, 24, 24]]), anchors, data.by_size(anchors), 4)
     assert (found.wanted == -1).all()
 
 
@@ -249,7 +249,7 @@ def test_an_unforeseen_failure_in_a_loading_process_is_raised_and_shows_where(
 def test_padding_of_a_batch_is_black_and_boxless(dataset: Path) -> None:
     (batch,) = batches_of(built(small_cell("mask-rcnn_fpn")), dataset, 1)
     taller = batch._replace(height=batch.height + 32, width=batch.width + 32)
-    share = on_context(taller, [0, 1], CPU)
+    share = on_context(taller, CPU)
     pixels, boxes, classes, masks = (value.asnumpy() for value in share[:4])
     assert pixels.shape[2:] == masks.shape[2:] == (batch.height + 32, batch.width + 32)
     for row, image in enumerate(batch.images):

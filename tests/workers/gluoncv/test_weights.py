@@ -290,12 +290,18 @@ def torchvision_names(body: nn.Block) -> dict[str, np.ndarray]:
     return state
 
 
-def test_backbone_weights_as_gluoncv_saves_them_load_too(tmp_path: Path) -> None:
-    path = tmp_path / "resnet18_v1b.params"
+def backbone_from(path: Path) -> tuple[dict[str, Any], nn.Block]:
+    """A cell whose backbone begins with this file, and a backbone to write into it."""
     values = small_cell("retinanet_fpn", {"model": {"batch_norm": "frozen", "backbone_weights": str(path)}})
     body = backbones.build_resnet("r18", values["recipe"]["model"])
     body.initialize(mx.init.Normal(0.3))
     body(mx.nd.array(IMAGE))
+    return values, body
+
+
+def test_backbone_weights_as_gluoncv_saves_them_load_too(tmp_path: Path) -> None:
+    path = tmp_path / "resnet18_v1b.params"
+    values, body = backbone_from(path)
     body.layer4[1].bn2.gamma.set_data(mx.nd.full((512,), 0.7))
     body.save_parameters(str(path))
     found = built(values, seed=2).net
@@ -305,10 +311,7 @@ def test_backbone_weights_as_gluoncv_saves_them_load_too(tmp_path: Path) -> None
 
 def test_backbone_weights_with_torchvisions_names_load_without_the_classifier(tmp_path: Path) -> None:
     path = tmp_path / "resnet18.pth"
-    values = small_cell("retinanet_fpn", {"model": {"batch_norm": "frozen", "backbone_weights": str(path)}})
-    body = backbones.build_resnet("r18", values["recipe"]["model"])
-    body.initialize(mx.init.Normal(0.3))
-    body(mx.nd.array(IMAGE))
+    values, body = backbone_from(path)
     state = torchvision_names(body)
     assert "layer1.0.bn1.weight" in state
     state = {name: value for name, value in state.items() if not name.startswith("fc.")}
