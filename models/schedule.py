@@ -3,6 +3,7 @@
 The same for every worker, so that two backends see the same images in the same order. numpy and Python 3.6 syntax.
 """
 
+from itertools import islice
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import numpy as np
@@ -42,15 +43,32 @@ class EndlessBatches:
 
     A batch holds only upright or only wide images, so that little of it is padding (as in Detectron's and
     torchvision's own training). Endless, so that one loader, with its worker processes, serves the whole training.
+
+    ``start`` batches are passed over, as a training that is resumed has seen them. ``share`` (rank, ranks) gives a
+    rank its part of every batch: all ranks together see what one would.
     """
 
-    def __init__(self, samples: Sequence[Sample], batch_size: int, flip_probability: float, seed: int) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        batch_size: int,
+        flip_probability: float,
+        seed: int,
+        start: int = 0,
+        share: Tuple[int, int] = (0, 1),
+    ) -> None:
         self._upright = [sample.height > sample.width for sample in samples]
         self._batch_size = batch_size
         self._flip_probability = flip_probability
         self._seed = seed
+        self._start = start
+        rank, ranks = share
+        self._part = slice(rank * batch_size // ranks, (rank + 1) * batch_size // ranks)
 
     def __iter__(self) -> Iterator[List[Drawn]]:
+        return (batch[self._part] for batch in islice(self._whole(), self._start, None))
+
+    def _whole(self) -> Iterator[List[Drawn]]:
         # numpy promises that the stream of this old generator stays the same in every version.
         generator = np.random.RandomState([self._seed % 2**32, self._seed // 2**32])
         waiting: Dict[bool, List[Drawn]] = {True: [], False: []}

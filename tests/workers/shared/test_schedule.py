@@ -63,3 +63,16 @@ def test_a_batch_is_all_upright_or_all_wide() -> None:
     batches = EndlessBatches(samples_of([(9, 5), (5, 9)] * 5), 4, 0.5, seed=1)
     for batch in islice(batches, 10):
         assert len({index % 2 for index, _ in batch}) == 1
+
+
+def test_a_resumed_training_goes_on_with_the_batches_it_has_not_seen() -> None:
+    samples = samples_of([(9, 9)] * 20)
+    whole = list(islice(EndlessBatches(samples, 4, 0.5, seed=1), 12))
+    assert list(islice(EndlessBatches(samples, 4, 0.5, seed=1, start=7), 5)) == whole[7:]
+
+
+def test_the_ranks_together_see_what_one_would() -> None:
+    samples = samples_of([(9, 5), (5, 9)] * 10)
+    whole = list(islice(EndlessBatches(samples, 8, 0.5, seed=1), 5))
+    shares = [list(islice(EndlessBatches(samples, 8, 0.5, 1, 0, (rank, 4)), 5)) for rank in range(4)]
+    assert [sum(parts, []) for parts in zip(*shares)] == whole
