@@ -3,7 +3,7 @@
 import math
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Sequence, Tuple, TypeVar
 
 from models import worker
 from models.coco import Detection, Sample, Split, write_detections
@@ -21,19 +21,23 @@ def run_phases(events: worker.EventWriter, phases: Sequence[str], work: Dict[str
 
 
 class Epochs:
-    """Reports where an epoch starts and stops in an endless stream of batches: after as many images as there are."""
+    """Reports where an epoch starts and stops in an endless stream of batches: after as many images as there are.
 
-    def __init__(self, images: int, events: worker.EventWriter) -> None:
+    ``seen`` images have been trained on before, where a training is resumed.
+    """
+
+    def __init__(self, images: int, events: worker.EventWriter, seen: int = 0) -> None:
         self._images = images
         self._events = events
-        self._seen = 0
+        self._seen = seen
         self._epoch = 0
+        self._first = seen // images + 1
 
     def before(self, batch_size: int) -> None:
         """To be called before each batch is taken."""
-        if self._seen >= self._epoch * self._images:
+        if not self._epoch or self._seen >= self._epoch * self._images:
             self.end()
-            self._epoch += 1
+            self._epoch = self._epoch + 1 if self._epoch else self._first
             self._events.write("epoch_start", epoch=self._epoch)
         self._seen += batch_size
 
@@ -70,16 +74,19 @@ def step(
     )
 
 
+def checkpoint(events: worker.EventWriter, path: Path, iteration: int) -> None:
+    """Write that training can be resumed from ``path``."""
+    _checkpoint_saved(events, path, iteration, final=False, trained=False)
+
+
 def final_checkpoint(events: worker.EventWriter, path: Path, iteration: int, scheduled: int) -> None:
     """Write that the trained model is at ``path``."""
-    events.write(
-        "checkpoint_saved",
-        path=str(path),
-        iteration=iteration,
-        final=True,
-        trained=iteration == scheduled,
-        bytes=path.stat().st_size,
-    )
+    _checkpoint_saved(events, path, iteration, final=True, trained=iteration == scheduled)
+
+
+def _checkpoint_saved(events: worker.EventWriter, path: Path, iteration: int, final: bool, trained: bool) -> None:
+    size = path.stat().st_size
+    events.write("checkpoint_saved", path=str(path), iteration=iteration, final=final, trained=trained, bytes=size)
 
 
 class Laps:
@@ -121,6 +128,22 @@ def measure_inference(
             warmup=index <= warmup,
             **times,
         )
+
+
+def announced(
+    found: Iterable[List[Detection]], images: int, ranks: int, events: worker.EventWriter
+) -> Iterator[List[Detection]]:
+    """TEMPORARY"""
+    events.write("eval_start", images=images)
+    for index, detections in enumerate(found, start=1):
+        yield detections
+        events.write("eval_step", index=min(index * ranks, images), images=images)
+
+
+def write_all(results: List[Detection], path: Path, events: worker.EventWriter) -> None:
+    """TEMPORARY"""
+    write_detections(results, path)
+    events.write("eval_stop", detections=str(path), count=len(results))
 
 
 def evaluate(found: Iterable[List[Detection]], images: int, path: Path, events: worker.EventWriter) -> None:

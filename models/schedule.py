@@ -3,7 +3,7 @@
 The same for every worker, so that two backends see the same images in the same order. numpy and Python 3.6 syntax.
 """
 
-from itertools import islice
+from itertools import cycle, islice
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import numpy as np
@@ -38,6 +38,26 @@ def learning_rate(iteration: int, base: float, schedule: Dict[str, Any]) -> floa
     return base * factor
 
 
+def largest_samples(samples: Sequence[Sample], sizes: Dict[str, int], count: int) -> List[Sample]:
+    """``count`` images that fill memory most: the largest once they are resized, with most objects, all of one shape.
+
+    ``sizes`` has ``min_size`` and ``max_size``, as a recipe's input. With too few images, some come again.
+    """
+
+    def weight(sample: Sample) -> Tuple[float, int]:
+        short, long = sorted((sample.height, sample.width))
+        scale = min(sizes["min_size"] / short, sizes["max_size"] / long)
+        return round(scale * short) * round(scale * long), len(sample.boxes)
+
+    heaviest = sorted(samples, key=weight, reverse=True)
+    alike = [one for one in heaviest if _is_upright(one) == _is_upright(heaviest[0])]
+    return list(islice(cycle(alike), count))
+
+
+def _is_upright(sample: Sample) -> bool:
+    return sample.height > sample.width
+
+
 class EndlessBatches:
     """Batches of (index, flip) without end: one seeded shuffle of the images after another.
 
@@ -57,7 +77,7 @@ class EndlessBatches:
         start: int = 0,
         share: Tuple[int, int] = (0, 1),
     ) -> None:
-        self._upright = [sample.height > sample.width for sample in samples]
+        self._upright = [_is_upright(sample) for sample in samples]
         self._batch_size = batch_size
         self._flip_probability = flip_probability
         self._seed = seed

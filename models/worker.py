@@ -9,8 +9,10 @@ The harness starts ``PYTHON -m models.<backend>.<module> --job JOB.json`` in the
 JOB.json: ``protocol`` (1), ``run_id``, ``cell`` (every value resolved), ``phases`` (of train, infer, evaluate),
 ``dataset`` (``train`` and ``val``, each ``images`` and ``annotations``), ``devices`` (``["cpu"]`` or
 ``["gpu:0", ...]``), ``checkpoint`` (a file to load in place of training, or null) and ``paths`` (``output``,
-``events``, ``model``, ``detections``, ``enough``). A file ``enough`` appears when more training iterations would tell
-nothing new: training then ends after the current one.
+``events``, ``model``, ``detections``, ``enough``, ``checkpoints``) and ``trial``. A file ``enough`` appears when more
+training iterations would tell nothing new: training then ends within a few. ``checkpoints`` is a folder for the states
+from which an interrupted training of the same cell can be resumed; what lies there is resumed from, by a worker that
+can. With ``trial`` true the job only tries whether the cell would run: it trains on the largest images.
 
 The worker answers with one JSON object a line in ``paths.events``, never on stdout, where frameworks print. Every
 event has ``event``, ``time_s`` (monotonic), ``unix_s`` and ``protocol``. Seconds and bytes everywhere:
@@ -18,6 +20,7 @@ event has ``event``, ``time_s`` (monotonic), ``unix_s`` and ``protocol``. Second
     init_start        {}
     init_stop         environment: {name: version}, parameters, images: {train, val}
     run_start         phases
+    train_resumed     iteration (the last one that was done before), path
     epoch_start       epoch
     step              iteration (from 1), iterations, loss, losses: {name: value}, lr, iteration_time_s (from the end
                       of the last iteration to the end of this one), data_time_s (of it, waiting for data), batch_size,
@@ -35,6 +38,8 @@ event has ``event``, ``time_s`` (monotonic), ``unix_s`` and ``protocol``. Second
     heartbeat         {}    (nothing else was written for some seconds; a sign of life, not of progress)
     error             phase, kind (one of ERROR_KINDS), message
     run_stop          status: success, failed or aborted
+
+Of several processes one alone writes events, but for the error and run_stop of a job that one of them has ended.
 
 The run succeeded only if run_stop says success and the exit code is 0. SIGINT and SIGTERM end it as aborted, with
 exit code 128 + signal number (130 for Ctrl-C); a failure ends it with 1, its traceback on stderr. It ends likewise when
@@ -56,6 +61,7 @@ EVENTS = (
     "init_start",
     "init_stop",
     "run_start",
+    "train_resumed",
     "epoch_start",
     "step",
     "epoch_stop",

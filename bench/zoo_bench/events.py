@@ -17,6 +17,7 @@ EVENTS = frozenset(
         "init_start",
         "init_stop",
         "run_start",
+        "train_resumed",
         "epoch_start",
         "step",
         "epoch_stop",
@@ -36,6 +37,7 @@ EVENTS = frozenset(
 # The numbers an event is worthless without; a line that lacks one is malformed.
 REQUIRED_NUMBERS: dict[str, tuple[str, ...]] = {
     "step": ("iteration", "iterations", "loss", "lr", "iteration_time_s", "data_time_s", "batch_size"),
+    "train_resumed": ("iteration",),
     "checkpoint_saved": ("iteration",),
     "infer_step": (
         "index", "images", "load_s", "preprocess_s", "forward_s", "postprocess_s", "encode_s", "detections",

@@ -90,7 +90,10 @@ class DatasetPaths:
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker needs to know, and how to start it."""
+    """All that a worker needs to know, and how to start it.
+
+    `checkpoints` is where an interrupted training of the cell is resumed from. A `trial` trains on the largest images.
+    """
 
     run_id: str
     cell: Cell
@@ -99,8 +102,10 @@ class Job:
     gpus: tuple[int, ...]
     checkpoint: Path | None
     paths: JobPaths
+    checkpoints: Path
     command: tuple[str, ...]
     folder: Path
+    trial: bool = False
 
     def document(self) -> dict[str, Any]:
         """Return the content of job.json."""
@@ -122,7 +127,9 @@ class Job:
                 "model": str(self.paths.model),
                 "detections": str(self.paths.detections),
                 "enough": str(self.paths.enough),
+                "checkpoints": str(self.checkpoints),
             },
+            "trial": self.trial,
         }
 
 

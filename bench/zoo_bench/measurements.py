@@ -41,10 +41,12 @@ class TrainTiming(Strict):
 
     `interval` (95 %, of the mean) is None where too few iterations were measured. `iterations_cut` were cut as warm-up,
     `pauses_cut` for a checkpoint or an evaluation. `ended_by`: the schedule was done, `measure.train_iterations` was
-    reached before that, or the interval was narrow enough. Defaults are for records of schema 1, which lack these.
+    reached before that, or the interval was narrow enough. `resumed_at`: the iteration after which an earlier run was
+    interrupted, and from which on these figures are. Defaults are for records of schema 1, which lack these.
     """
 
     iterations_run: Whole
+    resumed_at: Whole = 0
     iterations_measured: Whole
     iterations_cut: Whole = 0
     pauses_cut: Whole = 0

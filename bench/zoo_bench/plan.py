@@ -17,7 +17,10 @@ SHOWN_DIFFERENCES = 2
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """A cell, the phases that are left to run (none: it is fresh), why, and the checkpoint they would start from."""
+    """A cell, the phases that are left to run (none: it is fresh), why, and the checkpoint they would start from.
+
+    `anew`: also a training that was interrupted begins again.
+    """
 
     cell: Cell
     inputs: Inputs
@@ -25,6 +28,7 @@ class PlannedCell:
     phases: tuple[Phase, ...]
     reason: str
     checkpoint: Checkpoint | None
+    anew: bool = False
 
     @property
     def fresh(self) -> bool:
@@ -93,7 +97,7 @@ def _plan_cell(cell: Cell, inputs: Inputs, records: Sequence[Record], request: R
     reason = _reason(cell, inputs, earlier, same, left, request)
     if "train" in left and "train" in done and not request.force:
         reason = f"the model of run {done['train'].run_id} is gone"
-    return PlannedCell(cell, inputs, mark, left, reason, checkpoint if left else None)
+    return PlannedCell(cell, inputs, mark, left, reason, checkpoint if left else None, request.force)
 
 
 def _spoiled(record: Record, cell: Cell) -> bool:

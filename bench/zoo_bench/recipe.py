@@ -130,6 +130,10 @@ class Runtime(Strict):
 
     data_workers: Count
     threads: Positive | None = Field(description="CPU threads of the framework; null: its own choice")
+    checkpoint_interval: Positive = Field(description="iterations after which training can be resumed")
+    collective_timeout_s: Annotated[float, Field(gt=0, le=86400)] = Field(
+        description="how long a process waits for the others of its job, before it fails"
+    )
 
 
 class Trust(Strict):

@@ -40,6 +40,7 @@ def remarks(row: Row, ground: Ground) -> list[str]:
         *_noisy(row),
         *_unwatched(row),
         *_imprecise(row),
+        *_resumed(row),
         *(_stale(row, ground) if ground.stale_marks else []),
         *_elsewhere(row, ground),
     ]
@@ -96,6 +97,15 @@ def _imprecise(row: Row) -> Iterator[str]:
     if wanted is not None and train.half_width > wanted:
         known = f"s/iter known to ±{percent(train.half_width)} only"
         yield f"{_whose(record, row)}{known}: ended at its cap of {train.iterations_run} iterations."
+
+
+def _resumed(row: Row) -> Iterator[str]:
+    """Tell of a training whose first part was another run, which was interrupted: its figures are of the rest."""
+    record = row.sources.get("s_per_iter") or row.sources.get("memory")
+    train = record.measurements.train if record is not None else None
+    if record is not None and train is not None and train.resumed_at:
+        rest = f"iterations {train.resumed_at + 1} to {train.iterations_run}"
+        yield f"{_whose(record, row)}Resumed after an interruption: figures of the training are of {rest}."
 
 
 def _stale(row: Row, ground: Ground) -> Iterator[str]:

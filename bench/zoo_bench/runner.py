@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,12 +91,17 @@ def run_cell(planned: PlannedCell, bench: Bench, setting: Setting, watcher: Watc
         gpus=bench.gpus,
         checkpoint=_checkpoint_path(planned.checkpoint, setting),
         paths=paths,
+        checkpoints=setting.store.checkpoint_folder(planned.cell.id, planned.fingerprint),
         command=bench.command,
         folder=bench.folder,
     )
+    if planned.anew:
+        shutil.rmtree(job.checkpoints, ignore_errors=True)
     watcher.cell_started(planned, paths.log)
     record = make_record(planned, job, run_job(job, _listener(planned, paths, watcher), presses), setting)
     setting.store.add(record)
+    if "train" in record.phases_done:  # and its model is kept: nothing is left to resume
+        shutil.rmtree(job.checkpoints, ignore_errors=True)
     return record
 
 

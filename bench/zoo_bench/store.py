@@ -15,6 +15,9 @@ from zoo_bench.errors import StoreError
 from zoo_bench.record import Record
 
 RUNS = "runs"
+CHECKPOINTS = "checkpoints"
+FINGERPRINT_DIGITS = 16
+NOT_RECORDS = (RUNS, CHECKPOINTS)
 
 
 def new_run_id() -> str:
@@ -40,6 +43,10 @@ class Store:
     def run_folder(self, run_id: str) -> Path:
         """Return the folder for a run's logs, telemetry and weights."""
         return self.root / RUNS / run_id
+
+    def checkpoint_folder(self, cell_id: str, fingerprint: str) -> Path:
+        """Return the folder from which an interrupted training is resumed: of the same cell and inputs only."""
+        return self.root / CHECKPOINTS / cell_id / fingerprint[:FINGERPRINT_DIGITS]
 
     def check(self) -> None:
         """Raise StoreError when something is in the way of the folders that runs are kept in."""
@@ -69,7 +76,9 @@ class Store:
         """Read every record. A file that is no record is named in `problems` and otherwise passed over."""
         records: list[Record] = []
         problems: list[str] = []
-        paths = (path for path in self.root.glob("*/*/*.json") if path.relative_to(self.root).parts[0] != RUNS)
+        paths = (
+            path for path in self.root.glob("*/*/*.json") if path.relative_to(self.root).parts[0] not in NOT_RECORDS
+        )
         for path in sorted(paths):
             try:
                 records.append(_read(path))

@@ -35,6 +35,7 @@ def train_timing(
     p10_s, median_s, p90_s = (float(value) for value in np.quantile(times_s, (0.1, 0.5, 0.9)))
     return TrainTiming(
         iterations_run=int(steps[-1].number("iteration")),
+        resumed_at=int(steps[0].number("iteration")) - 1,
         iterations_measured=len(times_s),
         iterations_cut=steady.warmup_cut,
         pauses_cut=steady.pauses_cut,

@@ -76,7 +76,7 @@ def train(job: Dict[str, Any], events: worker.EventWriter) -> None:
         write_whole(options["pid_file"], str(os.getpid()) + "\n")
     events.write("epoch_start", epoch=1)
     reported_s = ended_s = due_s = time.monotonic()
-    iteration = 0
+    iteration = resumed(job, events)
     while iteration < planned and not (iteration and worker.has_enough(job)):
         entry = script[iteration]
         iteration += 1
@@ -97,6 +97,8 @@ def train(job: Dict[str, Any], events: worker.EventWriter) -> None:
         )
         if entry.get("then") == "checkpoint":
             save(job, events, iteration, final=False, trained=False)
+        if iteration % cell["runtime"]["checkpoint_interval"] == 0 or (job["trial"] and iteration == planned):
+            keep(job, iteration)
         if options.get("reserved_bytes") and ended_s - reported_s >= 1.0:
             reported_s = ended_s
             report_memory(options["reserved_bytes"], events)
@@ -105,6 +107,22 @@ def train(job: Dict[str, Any], events: worker.EventWriter) -> None:
         report_memory(options["reserved_bytes"], events)
     save(job, events, iteration, final=True, trained=iteration == scheduled)
     del held
+
+
+def resumed(job: Dict[str, Any], events: worker.EventWriter) -> int:
+    """The iterations that an interrupted training of the cell has done."""
+    folder = job["paths"]["checkpoints"]
+    done = max([0] + [int(name) for name in os.listdir(folder) if name.isdigit()]) if os.path.isdir(folder) else 0
+    if done:
+        events.write("train_resumed", iteration=done, path=folder)
+    return done
+
+
+def keep(job: Dict[str, Any], iteration: int) -> None:
+    """Leave a state to be resumed from: an empty file whose name says it all."""
+    folder = job["paths"]["checkpoints"]
+    os.makedirs(folder, exist_ok=True)
+    write_whole(os.path.join(folder, str(iteration)), "")
 
 
 def work(count: int, threads: int) -> None:

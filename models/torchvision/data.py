@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from models import worker
 from models.coco import Sample, load_masks, load_pixels
-from models.schedule import EndlessBatches
+from models.schedule import EndlessBatches, batch_size
 
 Target = dict[str, Tensor]
 Batch = tuple[list[Tensor], list[Target]]
@@ -79,14 +79,20 @@ class ImageSet(Dataset["Tensor | worker.WorkerError"]):
 
 
 def training_batches(
-    samples: Sequence[Sample], masks: bool, batch_size: int, flip_probability: float, seed: int, workers: int
+    samples: Sequence[Sample], cell: dict[str, Any], start: int = 0, share: tuple[int, int] = (0, 1)
 ) -> Iterator[Batch]:
-    """Loaded batches without end; the same under one seed for any number of ``workers`` (0: in this process)."""
+    """A rank's share of the cell's batches without end, but for the first ``start``.
+
+    The same under one seed for any number of loading processes (0: in this one).
+    """
+    flip = cell["recipe"]["input"]["flip_probability"]
     loader = DataLoader(
-        TrainingSet(samples, masks),
-        batch_sampler=EndlessBatches(samples, batch_size, flip_probability, seed),
+        TrainingSet(samples, cell["masks"]),
+        batch_sampler=EndlessBatches(samples, batch_size(cell), flip, cell["seed"], start, share),
         collate_fn=_as_lists,
-        **_worker_values(workers),
+        # Of its own: it draws a number when it begins, which a training that is resumed would miss.
+        generator=torch.Generator(),
+        **_worker_values(cell["runtime"]["data_workers"]),
     )
     return _raised(loader)
 

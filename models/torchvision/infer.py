@@ -21,6 +21,8 @@ from torchvision.models.detection.retinanet import RetinaNet
 from models import coco, report, worker
 from models.coco import Detection, Sample, Split
 from models.torchvision.data import image_stream, load_image
+from models.torchvision.precision import arithmetic
+from models.torchvision.ranks import Group
 
 MASK_THRESHOLD = 0.5
 
@@ -82,18 +84,22 @@ def encode(detections: dict[str, Tensor], image_id: int) -> list[Detection]:
 
 @torch.inference_mode()
 def measure_inference(
-    model: nn.Module, split: Split, device: torch.device, measure: dict[str, Any], events: worker.EventWriter
+    model: nn.Module, split: Split, device: torch.device, cell: dict[str, Any], events: worker.EventWriter
 ) -> None:
     """Time the stages image by image."""
     model.eval()
-    report.measure_inference(split, measure, partial(_timed, model, device, Clock(device)), events)
+    timed = partial(_timed, model, device, cell["precision"], Clock(device))
+    report.measure_inference(split, cell["measure"], timed, events)
 
 
-def _timed(model: nn.Module, device: torch.device, clock: Clock, sample: Sample) -> tuple[dict[str, float], int]:
+def _timed(
+    model: nn.Module, device: torch.device, precision: str, clock: Clock, sample: Sample
+) -> tuple[dict[str, float], int]:
     laps = report.Laps(clock.read_s)
     pixels = laps.end("load_s", load_image(sample))
     images = laps.end("preprocess_s", preprocess(model, pixels, device))
-    output = laps.end("forward_s", forward(model, images))
+    with arithmetic(precision, device):
+        output = laps.end("forward_s", forward(model, images))
     size = (sample.height, sample.width)
     detections = laps.end("postprocess_s", postprocess(model, output, images, size))
     results = laps.end("encode_s", encode(detections, sample.image_id))
@@ -101,24 +107,23 @@ def _timed(model: nn.Module, device: torch.device, clock: Clock, sample: Sample)
 
 
 @torch.inference_mode()
-def evaluate(
-    model: nn.Module,
-    split: Split,
-    device: torch.device,
-    limit: int | None,
-    workers: int,
-    path: Path,
-    events: worker.EventWriter,
-) -> None:
-    """Write the detections on the split, or on its first ``limit`` images, for the harness to score."""
+def evaluate(model: nn.Module, split: Split, group: Group, job: dict[str, Any], events: worker.EventWriter) -> None:
+    """Write the detections on the split, or on its first images, for the harness to score; each rank does its share."""
     model.eval()
-    samples = split.samples[:limit]
-    stream = zip(samples, image_stream(samples, workers), strict=True)
-    found = (_detect(model, device, sample, pixels) for sample, pixels in stream)
-    report.evaluate(found, len(samples), path, events)
+    cell, rank = job["cell"], group.rank
+    every = split.samples[: cell["measure"]["evaluate_images"]]
+    samples = every[rank.number :: rank.count]
+    stream = zip(samples, image_stream(samples, cell["runtime"]["data_workers"]), strict=True)
+    found = (_detect(model, rank.device, cell["precision"], sample, pixels) for sample, pixels in stream)
+    mine = list(report.announced(found, len(every), rank.count, events))
+    parts = group.gather([detection for detections in mine for detection in detections])
+    if rank.is_first:
+        report.write_all([found for part in parts for found in part], Path(job["paths"]["detections"]), events)
 
 
-def _detect(model: nn.Module, device: torch.device, sample: Sample, pixels: Tensor) -> list[Detection]:
+def _detect(model: nn.Module, device: torch.device, precision: str, sample: Sample, pixels: Tensor) -> list[Detection]:
     images = preprocess(model, pixels, device)
-    detections = postprocess(model, forward(model, images), images, (sample.height, sample.width))
+    with arithmetic(precision, device):
+        output = forward(model, images)
+    detections = postprocess(model, output, images, (sample.height, sample.width))
     return encode(detections, sample.image_id)

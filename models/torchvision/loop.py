@@ -1,4 +1,4 @@
-"""The training loop: one device, one schedule, an event for every iteration."""
+"""The training loop: one schedule on every rank, an event for every iteration."""
 
 from __future__ import annotations
 
@@ -13,76 +13,133 @@ from torch.optim import Optimizer
 
 from models import report, worker
 from models.coco import Split, with_objects
-from models.schedule import batch_size, learning_rate, planned_iterations
+from models.schedule import batch_size, largest_samples, learning_rate, planned_iterations
 from models.torchvision.allocator import AllocatorPeaks
 from models.torchvision.checkpoint import save_weights
 from models.torchvision.data import Batch, training_batches
+from models.torchvision.exchange import heard, tell
 from models.torchvision.optim import build_optimizer, set_learning_rate
-from models.torchvision.steps import Begun, Ended, follow
+from models.torchvision.precision import arithmetic
+from models.torchvision.ranks import Group
+from models.torchvision.resume import Checkpoints
+from models.torchvision.steps import AHEAD, Begun, Ended, follow
 
 
-def train(
-    model: nn.Module, split: Split, device: torch.device, job: dict[str, Any], events: worker.EventWriter
-) -> None:
+def train(model: nn.Module, split: Split, group: Group, job: dict[str, Any], events: worker.EventWriter) -> None:
     """Train for the cell's schedule, its first ``measure.train_iterations``, or until the harness has enough; save.
 
-    Raises WorkerError: kind "data" where no image has an object, "diverged" at the first loss that is not finite.
+    A training that was interrupted goes on after its newest checkpoint. Raises WorkerError: kind "data" where no image
+    has an object, "diverged" at the first loss that is not finite.
     """
     cell = job["cell"]
-    recipe, planned = cell["recipe"], planned_iterations(cell)
-    samples = with_objects(split.samples)
-    images = batch_size(cell)
-    batches = training_batches(
-        samples, cell["masks"], images, recipe["input"]["flip_probability"], cell["seed"],
-        cell["runtime"]["data_workers"],
-    )  # fmt: skip
-    optimizer = build_optimizer(model.parameters(), recipe["optimizer"])
-    model.train()
-    epochs, peaks = report.Epochs(len(samples), events), AllocatorPeaks(device, events)
-    steps = follow(device)
-    iteration = 0
-    while iteration < planned and not (iteration and worker.has_enough(job)):
-        iteration += 1
-        epochs.before(images)
-        batch = steps.batch(batches)
-        lr = learning_rate(iteration, recipe["optimizer"]["lr"], recipe["lr_schedule"])
-        set_learning_rate(optimizer, lr)
-        losses = train_step(model, batch, device, optimizer, recipe["optimizer"]["clip_norm"])
-        write_steps(steps.add(Begun(iteration, lr), losses), planned, images, events)
-        peaks.after_step()
-    write_steps(steps.rest(), planned, images, events)
-    epochs.end()
-    peaks.write()
+    optimizer = build_optimizer(model.parameters(), cell["recipe"]["optimizer"])
+    checkpoints = Checkpoints(Path(job["paths"]["checkpoints"]), group)
+    done = checkpoints.restore(model, optimizer)
+    if done:
+        events.write("train_resumed", iteration=done, path=job["paths"]["checkpoints"])
+    training = _Training(model, optimizer, group, job, events, checkpoints)
+    done = training.run(split, done)
     path = Path(job["paths"]["model"])
-    save_weights(model, path)
-    report.final_checkpoint(events, path, iteration, recipe["lr_schedule"]["iterations"])
+
+    def save() -> None:
+        save_weights(model, path)
+        report.final_checkpoint(events, path, done, cell["recipe"]["lr_schedule"]["iterations"])
+
+    group.first_alone(save)
 
 
-def write_steps(ended: Iterable[Ended], planned: int, images: int, events: worker.EventWriter) -> None:
-    """Write a step event for every iteration that has ended. Raises WorkerError, "diverged"."""
-    for step in ended:
-        report.step(
-            events,
-            step.begun.iteration,
-            planned,
-            step.losses,
-            images,
-            lr=step.begun.lr,
-            iteration_time_s=step.iteration_time_s,
-            data_time_s=step.data_time_s,
-            end_s=step.end_s,
-        )
+class _Training:
+    """The iterations of one process; all ranks go through them in step."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        group: Group,
+        job: dict[str, Any],
+        events: worker.EventWriter,
+        checkpoints: Checkpoints,
+    ) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        self._group = group
+        self._job = job
+        self._cell = job["cell"]
+        self._events = events
+        self._checkpoints = checkpoints
+        self._planned = planned_iterations(self._cell)
+        self._peaks = AllocatorPeaks(group.rank, events)
+
+    def run(self, split: Split, done: int) -> int:
+        """Go on from iteration ``done``; return the last one."""
+        recipe, rank, images = self._cell["recipe"], self._group.rank, batch_size(self._cell)
+        samples = with_objects(split.samples)
+        if self._job["trial"]:
+            samples = largest_samples(samples, recipe["input"], images)
+        batches = training_batches(samples, self._cell, start=done, share=rank.share)
+        parallel = self._group.parallel(self._model).train()
+        epochs = report.Epochs(len(samples), self._events, done * images)
+        steps = follow(rank.device)
+        last = self._planned
+        self._checkpoints.restore_generators()
+        while done < last:
+            done += 1
+            epochs.before(images)
+            batch = steps.batch(batches)
+            lr = learning_rate(done, recipe["optimizer"]["lr"], recipe["lr_schedule"])
+            set_learning_rate(self._optimizer, lr)
+            losses = train_step(parallel, batch, rank.device, self._optimizer, self._cell)
+            told = tell(self._group, losses, worker.has_enough(self._job), self._peaks.own())
+            last = min(last, self._write(steps.add(Begun(done, lr), told)))
+            self._save_sometimes(done)
+        self._write(steps.rest())
+        epochs.end()
+        self._peaks.write(self._group.gather(self._peaks.read()))
+        return done
+
+    def _write(self, ended: Iterable[Ended]) -> int:
+        """Write what has ended; return the iteration that is to be the last.
+
+        Raises WorkerError, "diverged".
+        """
+        last = self._planned
+        for step in ended:
+            told = heard(step.values)
+            report.step(
+                self._events,
+                step.begun.iteration,
+                self._planned,
+                told.losses,
+                batch_size(self._cell),
+                lr=step.begun.lr,
+                iteration_time_s=step.iteration_time_s,
+                data_time_s=step.data_time_s,
+                end_s=step.end_s,
+            )
+            self._peaks.write_sometimes(told.peaks)
+            if told.enough:
+                # Every rank has read this one at the latest when it is so far ahead: all end at the same iteration.
+                last = min(last, step.begun.iteration + (AHEAD if self._group.rank.count > 1 else 0))
+        return last
+
+    def _save_sometimes(self, done: int) -> None:
+        if done % self._cell["runtime"]["checkpoint_interval"] == 0 or (self._job["trial"] and done == self._planned):
+            path = self._checkpoints.save(done, self._model, self._optimizer)
+            if path is not None:
+                report.checkpoint(self._events, path, done)
 
 
 def train_step(
-    model: nn.Module, batch: Batch, device: torch.device, optimizer: Optimizer, clip_norm: float | None
+    model: nn.Module, batch: Batch, device: torch.device, optimizer: Optimizer, cell: dict[str, Any]
 ) -> dict[str, Tensor]:
     """One iteration; returns its losses, which a GPU may still be working at."""
     images = [image.to(device, non_blocking=True).float().div_(255) for image in batch[0]]
     targets = [{name: value.to(device, non_blocking=True) for name, value in target.items()} for target in batch[1]]
-    losses: dict[str, Tensor] = model(images, targets)
+    with arithmetic(cell["precision"], device):
+        losses: dict[str, Tensor] = model(images, targets)
     optimizer.zero_grad(set_to_none=True)
     sum(losses.values(), start=torch.zeros((), device=device)).backward()
+    clip_norm = cell["recipe"]["optimizer"]["clip_norm"]
     if clip_norm is not None:
         clip_grad_norm_(model.parameters(), clip_norm)
     optimizer.step()

@@ -41,7 +41,7 @@ class Ended:
     """
 
     begun: Begun
-    losses: dict[str, float]
+    values: dict[str, float]
     iteration_time_s: float
     data_time_s: float
     end_s: float
@@ -53,7 +53,7 @@ class Steps(Protocol):
     def batch(self, batches: Iterator[T]) -> T:
         """Take the next batch: the iteration begins that ``add`` will be told of."""
 
-    def add(self, begun: Begun, losses: dict[str, Tensor]) -> list[Ended]:
+    def add(self, begun: Begun, values: dict[str, Tensor]) -> list[Ended]:
         """Take one iteration, give those that have ended meanwhile."""
 
     def rest(self) -> list[Ended]:
@@ -79,11 +79,11 @@ class HostSteps:
         self._waited_s = time.monotonic() - asked_s
         return found
 
-    def add(self, begun: Begun, losses: dict[str, Tensor]) -> list[Ended]:
+    def add(self, begun: Begun, values: dict[str, Tensor]) -> list[Ended]:
         """Give the iteration itself."""
-        values = {name: float(loss) for name, loss in losses.items()}
+        read = {name: float(value) for name, value in values.items()}
         started_s, self._ended_s = self._ended_s, time.monotonic()
-        return [Ended(begun, values, self._ended_s - started_s, self._waited_s, self._ended_s)]
+        return [Ended(begun, read, self._ended_s - started_s, self._waited_s, self._ended_s)]
 
     def rest(self) -> list[Ended]:
         """Nothing is ever left."""
@@ -141,15 +141,15 @@ class CudaSteps:
         self._arrived = self._mark()
         return found
 
-    def add(self, begun: Begun, losses: dict[str, Tensor]) -> list[Ended]:
+    def add(self, begun: Begun, values: dict[str, Tensor]) -> list[Ended]:
         """Give what the GPU has passed; wait only where the program is more than ``AHEAD`` iterations ahead."""
-        values = torch.stack(list(losses.values()))
+        stacked = torch.stack(list(values.values()))
         # Pinned, or the copy would wait for the GPU.
-        copied = torch.empty(values.shape, dtype=values.dtype, pin_memory=values.is_cuda)
-        copied.copy_(values, non_blocking=True)
+        copied = torch.empty(stacked.shape, dtype=stacked.dtype, pin_memory=stacked.is_cuda)
+        copied.copy_(stacked, non_blocking=True)
         told_s = self._clock()
         self._waiting.append(
-            _Waiting(begun, tuple(losses), copied, self._arrived, self._waited_s, self._mark(), told_s)
+            _Waiting(begun, tuple(values), copied, self._arrived, self._waited_s, self._mark(), told_s)
         )
         ended = []
         while self._waiting and (self._has_ended() or len(self._waiting) > AHEAD):
@@ -180,9 +180,9 @@ class CudaSteps:
         idle_s = max(0.0, self._last.elapsed_time(step.arrived) / 1000)
         earliest_s, latest_s = max(self._unfinished_s, step.told_s), self._clock()
         self._last, self._ended_s = step.passed, min(max(self._ended_s + taken_s, earliest_s), latest_s)
-        losses = dict(zip(step.names, step.values.tolist(), strict=True))
+        values = dict(zip(step.names, step.values.tolist(), strict=True))
         # The GPU may have stood still for the program too, and not only for the batch that this waited for.
-        return Ended(step.begun, losses, taken_s, min(idle_s, step.waited_s), self._ended_s)
+        return Ended(step.begun, values, taken_s, min(idle_s, step.waited_s), self._ended_s)
 
 
 def _mark(device: torch.device) -> Mark:

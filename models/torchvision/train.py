@@ -5,6 +5,7 @@ The protocol is described at the top of models/worker.py.
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from pathlib import Path
@@ -19,52 +20,70 @@ from models.coco import Split, read_splits
 from models.torchvision import infer
 from models.torchvision.checkpoint import load_detector
 from models.torchvision.detectors import build_detector
+from models.torchvision.launch import run_ranks
 from models.torchvision.loop import train
+from models.torchvision.precision import prepare_arithmetic
 from models.torchvision.probe import versions
+from models.torchvision.ranks import Group, Rank, count_ranks
 
 
 def main(job: dict[str, Any], events: worker.EventWriter) -> None:
-    """Run the job's phases in order: train, infer, evaluate."""
+    """Run the job's phases in order: train, infer, evaluate; on several devices in a process each."""
+    count = count_ranks(job)
+    if count > 1:
+        run_ranks(job, count, events)
+    else:
+        run_rank(job, 0, 1, events)
+
+
+def run_rank(job: dict[str, Any], number: int, count: int, events: worker.EventWriter) -> None:
+    """The phases, as the rank of that number among ``count``."""
     cell = job["cell"]
     events.write("init_start")
-    device = prepare_device(cell, job["devices"])
+    rank = Rank(number, count, prepare_device(cell, job["devices"], number, count))
+    group = Group(rank, cell["runtime"]["collective_timeout_s"])
     splits = read_splits(job)
-    model = prepare_model(job, splits, device)
+    model = prepare_model(job, splits, rank.device)
     events.write(
         "init_stop",
         environment=versions(),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         images={name: len(split.samples) for name, split in splits.items()},
     )
-    limit, workers = cell["measure"]["evaluate_images"], cell["runtime"]["data_workers"]
-    path = Path(job["paths"]["detections"])
+
+    def measure() -> None:
+        infer.measure_inference(model, splits["val"], rank.device, cell, events)
+
     work = {
-        "train": lambda: train(model, splits["train"], device, job, events),
-        "infer": lambda: infer.measure_inference(model, splits["val"], device, cell["measure"], events),
-        "evaluate": lambda: infer.evaluate(model, splits["val"], device, limit, workers, path, events),
+        "train": lambda: train(model, splits["train"], group, job, events),
+        # One image on one GPU: beside it the other ranks are to leave the processors and the memory alone.
+        "infer": lambda: group.first_alone(measure),
+        "evaluate": lambda: infer.evaluate(model, splits["val"], group, job, events),
     }
     report.run_phases(events, job["phases"], work)
+    group.close()
 
 
-def prepare_device(cell: dict[str, Any], devices: list[str]) -> torch.device:
-    """Seed everything and pick the one device; raises WorkerError for what this worker cannot do."""
-    if len(devices) != 1:
-        raise worker.WorkerError(f"this worker trains on one device; the job gives it {len(devices)}: {devices}")
-    if cell["precision"] != "fp32":
-        raise worker.WorkerError(f"unknown precision {cell['precision']!r}; this worker has fp32")
-    random.seed(cell["seed"])
-    np.random.seed(cell["seed"])
-    torch.manual_seed(cell["seed"])
-    if cell["runtime"]["threads"]:
-        torch.set_num_threads(cell["runtime"]["threads"])
-    kind, _, index = devices[0].partition(":")
+def prepare_device(cell: dict[str, Any], devices: list[str], number: int, count: int) -> torch.device:
+    """Seed everything and pick this rank's device; raises WorkerError for what this worker cannot do."""
+    seed = cell["seed"] + number  # the ranks' samples of anchors and regions are to differ
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    threads = cell["runtime"]["threads"] or (max(1, (os.cpu_count() or 1) // count) if count > 1 else None)
+    if threads:
+        torch.set_num_threads(threads)
+    device = _device(devices[min(number, len(devices) - 1)])
+    prepare_arithmetic(cell["precision"], device)
+    return device
+
+
+def _device(name: str) -> torch.device:
+    kind, _, index = name.partition(":")
     if kind == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available() or int(index) >= torch.cuda.device_count():
-        raise worker.WorkerError(f"the job wants {devices[0]}; torch sees {torch.cuda.device_count()} GPUs")
-    # fp32 means fp32: not the 10-bit TF32 that torch's convolutions would use from Ampere on.
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
+        raise worker.WorkerError(f"the job wants {name}; torch sees {torch.cuda.device_count()} GPUs")
     torch.cuda.set_device(int(index))
     return torch.device("cuda", int(index))
 

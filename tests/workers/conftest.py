@@ -95,7 +95,12 @@ def cell(detector: str, backbone: str = "r18", *changes: dict[str, dict[str, Any
             "infer_warmup_images": 1,
             "evaluate_images": None,
         },
-        "runtime": {"data_workers": 0, "checkpoint_interval": 1000, "threads": None},
+        "runtime": {
+            "data_workers": 0,
+            "threads": None,
+            "checkpoint_interval": 1000,
+            "collective_timeout_s": 60,
+        },
         "options": {},
     }
 
@@ -126,7 +131,9 @@ class Cells:
                 "model": str(folder / "model.safetensors"),
                 "detections": str(folder / "detections.json"),
                 "enough": str(folder / "enough"),
+                "checkpoints": str(folder / "checkpoints"),
             },
+            "trial": False,
         }
         return {**job, **changes}
 

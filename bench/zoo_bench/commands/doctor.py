@@ -63,9 +63,7 @@ def doctor(asked: Asked, *, fix: bool) -> int:
     return EXIT_OK
 
 
-def _print_profiles(
-    session: Session, machine: MachineInfo, environments: Sequence[Finding], console: Console
-) -> None:
+def _print_profiles(session: Session, machine: MachineInfo, environments: Sequence[Finding], console: Console) -> None:
     """Say of every profile whether it would run here, what it lacks, and with which backends it would all the same."""
     for name, profile in session.matrix.profiles.items():
         cells = expand(session.matrix, name)

@@ -180,7 +180,8 @@ def _train_detail(timing: TrainTiming) -> str:
     times_s = (timing.median_s, timing.p10_s, timing.p90_s)
     median, p10, p90 = (written("s_per_iter", time_s, more_digits=1) for time_s in times_s)
     return (
-        f"{timing.iterations_measured} of {timing.iterations_run} iterations, batch {timing.batch_size}, "
+        f"{timing.iterations_measured} of {timing.iterations_run - timing.resumed_at} iterations"
+        f"{f' (resumed after {timing.resumed_at})' if timing.resumed_at else ''}, batch {timing.batch_size}, "
         f"ended by {ENDED_BY[timing.ended_by]}: "
         f"median {median}, p10 {p10}, p90 {p90}; {percent(timing.data_share)} of the time waiting for data"
     )

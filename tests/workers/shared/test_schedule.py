@@ -75,4 +75,4 @@ def test_the_ranks_together_see_what_one_would() -> None:
     samples = samples_of([(9, 5), (5, 9)] * 10)
     whole = list(islice(EndlessBatches(samples, 8, 0.5, seed=1), 5))
     shares = [list(islice(EndlessBatches(samples, 8, 0.5, 1, 0, (rank, 4)), 5)) for rank in range(4)]
-    assert [sum(parts, []) for parts in zip(*shares)] == whole
+    assert [[drawn for part in parts for drawn in part] for parts in zip(*shares)] == whole

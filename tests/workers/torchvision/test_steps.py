@@ -85,7 +85,7 @@ def test_a_gpu_that_is_behind_gives_steps_in_order_late_and_complete() -> None:
         assert iteration - AHEAD <= len(given) < iteration
     given += played.steps.rest()
     assert [step.begun.iteration for step in given] == list(range(1, 41))
-    assert [step.losses for step in given] == [{"one": number, "two": 2} for number in range(1, 41)]
+    assert [step.values for step in given] == [{"one": number, "two": 2} for number in range(1, 41)]
     assert sum(step.iteration_time_s for step in given) == pytest.approx(played.now_s - 100)
     assert [step.end_s for step in given] == pytest.approx([100.02 + 0.1 * number for number in range(1, 41)])
     # The program waited for every batch, the GPU for the first alone.
@@ -143,6 +143,6 @@ def test_on_a_gpu_steps_come_in_order_late_and_complete() -> None:
     given += list(steps.rest())
     taken_s = time.monotonic() - started_s
     assert [step.begun.iteration for step in given] == list(range(1, 41))
-    assert [step.losses["loss"] for step in given] == list(range(1, 41))
+    assert [step.values["loss"] for step in given] == list(range(1, 41))
     assert sum(step.iteration_time_s for step in given) == pytest.approx(taken_s, rel=0.05)
     assert sum(step.data_time_s for step in given) < 0.05 * taken_s, "the GPU was never without work"
