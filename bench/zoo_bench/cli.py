@@ -66,10 +66,14 @@ def run(
     checkpoint: options.CheckpointFile = None,
     allow_noisy: options.AllowNoisy = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop, like `zoo-bench plan`.")] = False,
+    no_trial: Annotated[
+        bool, typer.Option("--no-trial", help="Start long cells without trying every cell for 20 iterations first.")
+    ] = False,
 ) -> int:
     """Run every cell that is not fresh, and keep a record of each. Run it again to go on where it stopped.
 
-    Ctrl-C stops the running cell cleanly and leaves its record.
+    Ctrl-C stops the running cell cleanly and leaves its record. A training that was interrupted goes on after its last
+    checkpoint. Where one is long, all cells are tried first for a minute, and what would fail is listed.
 
     Measure a model you have: `zoo-bench run --phases infer,evaluate --checkpoint model.safetensors --select CELL`.
     """
@@ -78,7 +82,7 @@ def run(
 
     asked = Asked(root, matrix, profile, select, skip, gpus, phases, checkpoint, force, allow_noisy)
     # Its code says how the cells ended, also when nobody reads the table.
-    raise typer.Exit(command(asked, dry_run=dry_run))
+    raise typer.Exit(command(asked, dry_run=dry_run, trial=not no_trial))
 
 
 @app.command()

@@ -82,27 +82,48 @@ def run_cell(planned: PlannedCell, bench: Bench, setting: Setting, watcher: Watc
         StoreError: the job could not be started, or its record not be written.
     """
     run_id = new_run_id()
-    paths = JobPaths(setting.store.run_folder(run_id))
+    checkpoints = setting.store.checkpoint_folder(planned.cell.id, planned.fingerprint)
+    if planned.anew:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    record = attempt(planned, bench, setting, watcher, presses, setting.store.run_folder(run_id), checkpoints)
+    setting.store.add(record)
+    if "train" in record.phases_done:  # and its model is kept: nothing is left to resume
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    return record
+
+
+def attempt(
+    planned: PlannedCell,
+    bench: Bench,
+    setting: Setting,
+    watcher: Watcher,
+    presses: Presses,
+    folder: Path,
+    checkpoints: Path | None = None,
+    *,
+    trial: bool = False,
+) -> Record:
+    """Run a cell in `folder`, whose name is the run's id, and return its record, which is not stored yet.
+
+    Raises:
+        StoreError: the job could not be started.
+    """
+    paths = JobPaths(folder)
     job = Job(
-        run_id=run_id,
+        run_id=folder.name,
         cell=planned.cell,
         phases=planned.phases,
         dataset=bench.dataset,
         gpus=bench.gpus,
         checkpoint=_checkpoint_path(planned.checkpoint, setting),
         paths=paths,
-        checkpoints=setting.store.checkpoint_folder(planned.cell.id, planned.fingerprint),
+        checkpoints=checkpoints or folder / "checkpoints",
         command=bench.command,
         folder=bench.folder,
+        trial=trial,
     )
-    if planned.anew:
-        shutil.rmtree(job.checkpoints, ignore_errors=True)
     watcher.cell_started(planned, paths.log)
-    record = make_record(planned, job, run_job(job, _listener(planned, paths, watcher), presses), setting)
-    setting.store.add(record)
-    if "train" in record.phases_done:  # and its model is kept: nothing is left to resume
-        shutil.rmtree(job.checkpoints, ignore_errors=True)
-    return record
+    return make_record(planned, job, run_job(job, _listener(planned, paths, watcher), presses), setting)
 
 
 def _listener(planned: PlannedCell, paths: JobPaths, watcher: Watcher) -> Callable[[Event], None]:

@@ -29,10 +29,11 @@ from zoo_bench.recorder import Setting
 from zoo_bench.revision import revision
 from zoo_bench.runner import Bench, run_cells
 from zoo_bench.session import Asked, Session
+from zoo_bench.trial import Trials, refuse, try_cells, wanted
 
 
-def run(asked: Asked, *, dry_run: bool) -> int:
-    """Run the plan; 0 when every cell that was run succeeded.
+def run(asked: Asked, *, dry_run: bool, trial: bool = True) -> int:
+    """Run the plan; 0 when every cell that was run succeeded. With `trial`, long cells are tried first.
 
     1 when one did not, 5 when one stayed quarantined and none did worse, 130 after Ctrl-C.
     """
@@ -56,7 +57,11 @@ def run(asked: Asked, *, dry_run: bool) -> int:
     except Interrupted:
         console.print("interrupted; nothing was started", markup=False)
         return EXIT_INTERRUPTED
-    records, interrupted = _run(session, left, benches, machine, console)
+    setting = _setting(session, machine)
+    if trial and _try(session, left, benches, setting, console):
+        console.print("interrupted; nothing was started", markup=False)
+        return EXIT_INTERRUPTED
+    records, interrupted = _run(session, left, benches, setting, console)
     print_runs([(record.cell_id, record) for record in records], session.name)
     if interrupted:
         return EXIT_INTERRUPTED
@@ -106,17 +111,9 @@ def _teller(console: Console) -> Callable[[str], None]:
     return lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _run(
-    session: Session,
-    left: Sequence[PlannedCell],
-    benches: dict[str, Bench],
-    machine: MachineInfo,
-    console: Console,
-) -> tuple[list[Record], bool]:
-    earlier = session.contents.records
-    expected_s = {record.cell_id: record.duration_s for record in earlier if record.status == "succeeded"}
+def _setting(session: Session, machine: MachineInfo) -> Setting:
     given = session.asked.checkpoint
-    setting = Setting(
+    return Setting(
         workspace=session.workspace,
         store=session.store,
         profile=session.profile,
@@ -125,5 +122,32 @@ def _run(
         given_model=given.absolute() if given else None,
         revision=revision(session.workspace.root),
     )
+
+
+def _try(
+    session: Session, left: Sequence[PlannedCell], benches: dict[str, Bench], setting: Setting, console: Console
+) -> bool:
+    """Try the cells, where one of them is long; tell whether Ctrl-C ended that.
+
+    Raises:
+        PreflightError: one would fail.
+    """
+    trials = Trials.of(session.workspace)
+    cells = wanted(left, trials)
+    if not cells:
+        return False
+    console.print(f"trying {len(cells)} cells before the first long one (--no-trial does not)", markup=False)
+    with make_display(console, Pace(cells, {}), session.name) as display:
+        problems, interrupted = try_cells(cells, lambda cell: benches[cell.cell.id], setting, display, trials)
+    if not interrupted:
+        refuse(problems, len(cells))
+    return interrupted
+
+
+def _run(
+    session: Session, left: Sequence[PlannedCell], benches: dict[str, Bench], setting: Setting, console: Console
+) -> tuple[list[Record], bool]:
+    earlier = session.contents.records
+    expected_s = {record.cell_id: record.duration_s for record in earlier if record.status == "succeeded"}
     with make_display(console, Pace(left, expected_s), session.name) as display:
         return run_cells(left, lambda cell: benches[cell.cell.id], setting, display)

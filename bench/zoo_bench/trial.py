@@ -1,0 +1,116 @@
+"""Before the first long cell: every cell of the plan is tried for some iterations on the largest images.
+
+So nobody meets on the third day what a minute would have shown: memory that does not suffice, a loader that fails, an
+evaluation that cannot be scored. A cell that passed is not tried again until something in its fingerprint changes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from zoo_bench.errors import PreflightError
+from zoo_bench.interrupts import held_back
+from zoo_bench.plan import PlannedCell
+from zoo_bench.recorder import Setting
+from zoo_bench.runner import Bench, Watcher, attempt
+from zoo_bench.store import new_run_id
+from zoo_bench.workspace import Workspace
+
+ITERATIONS = 20
+IMAGES = 16
+# A training of fewer iterations says itself, soon enough, what is wrong.
+LONG_ITERATIONS = 1000
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Where trials leave their files: those that failed, for their logs, and a mark for each that passed."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, workspace: Workspace) -> Trials:
+        """Those of a workspace."""
+        return cls(workspace.state / "trials")
+
+    def passed(self, planned: PlannedCell) -> bool:
+        """Tell whether such a cell was tried before, and would run."""
+        return self._mark(planned).is_file()
+
+    def keep(self, planned: PlannedCell) -> None:
+        """Remember that a cell would run."""
+        self._mark(planned).parent.mkdir(parents=True, exist_ok=True)
+        self._mark(planned).touch()
+
+    def _mark(self, planned: PlannedCell) -> Path:
+        return self.folder / "passed" / f"{planned.fingerprint}-{'-'.join(planned.phases)}"
+
+
+def wanted(planned: Sequence[PlannedCell], trials: Trials) -> list[PlannedCell]:
+    """Return the cells to try, as they are to be tried: none where no cell of the plan trains for long."""
+    left = [cell for cell in planned if not cell.fresh]
+    if not any(_is_long(cell) for cell in left):
+        return []
+    return [as_trial(cell) for cell in left if not trials.passed(cell)]
+
+
+def _is_long(planned: PlannedCell) -> bool:
+    measure, schedule = planned.cell.measure, planned.cell.recipe.lr_schedule
+    iterations = min(schedule.iterations, measure.train_iterations or schedule.iterations)
+    return "train" in planned.phases and iterations >= LONG_ITERATIONS
+
+
+def as_trial(planned: PlannedCell) -> PlannedCell:
+    """Return the cell with little to do in each of its phases; what it is trained on stays."""
+    cell = planned.cell
+    little = {
+        "train_iterations": ITERATIONS,
+        "train_half_width": None,
+        "warmup_iterations": 0,
+        "infer_images": 2,
+        "infer_warmup_images": 1,
+        "evaluate_images": IMAGES,
+    }
+    changes = {
+        "measure": cell.measure.model_copy(update=little),
+        "trust": cell.trust.model_copy(update={"on_noise": "mark"}),
+    }
+    return replace(planned, cell=cell.model_copy(update=changes), reason="trial")
+
+
+def try_cells(
+    planned: Sequence[PlannedCell],
+    bench_of: Callable[[PlannedCell], Bench],
+    setting: Setting,
+    watcher: Watcher,
+    trials: Trials,
+) -> tuple[list[str], bool]:
+    """Try cells that `wanted` gave; return what is wrong, a line a cell, and whether Ctrl-C ended it."""
+    problems: list[str] = []
+    with held_back() as presses:
+        for cell in planned:
+            folder = trials.folder / new_run_id()
+            record = attempt(cell, bench_of(cell), setting, watcher, presses, folder, trial=True)
+            watcher.cell_ended(record, again=False)
+            if presses.count:
+                break
+            if record.status == "succeeded":
+                trials.keep(cell)
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                told = f"{record.status.replace('_', ' ')}: {record.reason}"
+                problems.append(f"{cell.cell.id}: {told} (log: {record.files['log']})")
+        return problems, presses.count > 0
+
+
+def refuse(problems: Sequence[str], tried: int) -> None:
+    """Raise PreflightError that lists what is wrong; nothing where nothing is."""
+    if problems:
+        listed = "\n".join(f"  - {problem}" for problem in problems)
+        raise PreflightError(
+            f"of {tried} cells that were tried, {len(problems)} would fail, and none was started:\n{listed}",
+            "mend them, or leave them out with --skip; --no-trial starts without trying",
+        )
