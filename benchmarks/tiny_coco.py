@@ -1,12 +1,14 @@
 """Real photographs: the main job on 100 images of COCO 2017, and Mask R-CNN R-18 overfitted on 4 of them.
 
-Both with every backend of the matrix.
+These with every backend of the matrix; then the profile `full` of the torchvision backend as near as a CPU comes to it.
 
 Needs ZOO_BENCH_TINY_COCO, a folder in COCO's own layout (train2017/, val2017/, annotations/). Everything goes through
 `zoo-bench run` in a temporary workspace, whose matrix is the repository's.
 
     python benchmarks/tiny_coco.py cells      # a few iterations of all cells, profile photos
     python benchmarks/tiny_coco.py overfit    # box AP on the same 4 images; exits with 1 unless it exceeds 50 points
+    python benchmarks/tiny_coco.py ranks      # profile full on 8 processes, only sizes and iterations changed
+    python benchmarks/tiny_coco.py large      # profile full at 800 x 1333 in all eight cells, 2 iterations of 2 images
 """
 
 from __future__ import annotations
@@ -20,10 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tabulate import tabulate
 
+from zoo_bench.backends import find_backend
+from zoo_bench.environments import ensure_environment
+from zoo_bench.machine_config import load_machine_config
 from zoo_bench.recipe import merge
 from zoo_bench.record import Record
 from zoo_bench.store import Store
+from zoo_bench.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 OVERFIT_IMAGES = 4
@@ -64,6 +71,48 @@ OVERFIT: dict[str, Any] = {
     },
 }
 
+# What a CPU can do of the profile `full`: everything as it is, but for the devices and how much is done.
+ON_CPU: dict[str, Any] = {
+    "axes": {"backend": ["torchvision"]},
+    "profiles": {
+        "full": {
+            "set": {
+                "gpus": 0,
+                "measure": {"warmup_iterations": 1, "infer_images": 2, "infer_warmup_images": 1},
+                "trust": {"on_noise": "mark"},
+                "runtime": {"checkpoint_interval": 2},
+            }
+        }
+    },
+}
+RANKS: dict[str, Any] = {
+    "images_per_gpu": 16,
+    "options": {"cpu_ranks": 8},
+    "recipe": {
+        "input": {"min_size": 96, "max_size": 160},
+        "lr_schedule": {"iterations": 4, "milestones": [3]},
+        "model": {"rpn_pre_nms": {"train": 200, "test": 100}, "rpn_post_nms": {"train": 100, "test": 50}},
+    },
+    "runtime": {"data_workers": 1},
+}
+LARGE: dict[str, Any] = {
+    "images_per_gpu": 2,
+    "recipe": {"lr_schedule": {"iterations": 2, "milestones": []}},
+    "measure": {"evaluate_images": 2, "warmup_iterations": 0},
+    "runtime": {"data_workers": 0},
+}
+# Stand-ins for the ImageNet weights, which a machine without a network has not: read from where the real ones lie.
+STAND_INS = """
+import sys
+from pathlib import Path
+import torch
+from models.imagenet import FILES
+from models.torchvision.backbones import BUILDERS
+for name in sys.argv[2:]:
+    torch.manual_seed(0)
+    torch.save(BUILDERS[name]().state_dict(), Path(sys.argv[1]) / FILES[name])
+"""
+
 
 def workspace(folder: Path, data: Path, changes: dict[str, Any]) -> Path:
     """Make a workspace with the repository's matrix, changed, and the dataset coco_2017 pointed at `data`."""
@@ -103,6 +152,46 @@ def overfit(data: Path) -> int:
         return code or int(not reached or not all(reached))
 
 
+def ranks(data: Path) -> int:
+    """Mask R-CNN R-50 by the profile `full`, on eight processes."""
+    chosen = {"axes": {"detector": ["mask-rcnn_fpn"], "backbone": ["r50"]}}
+    return _on_cpu(data, merge(chosen, {"profiles": {"full": {"set": RANKS}}}), ["r50"])
+
+
+def large(data: Path) -> int:
+    """All cells of the profile `full`, at its image size and widths."""
+    return _on_cpu(data, {"profiles": {"full": {"set": LARGE}}}, ["r50", "r101"])
+
+
+def _on_cpu(data: Path, changes: dict[str, Any], backbones: list[str]) -> int:
+    """Run the profile `full` with ON_CPU and `changes` laid over it; print what became of each cell."""
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as cache:
+        root = workspace(Path(folder), data, merge(ON_CPU, changes))
+        found = Workspace.locate(root)
+        python = ensure_environment(find_backend("torchvision", found), found, load_machine_config(found), print).python
+        weights = Path(cache) / "hub" / "checkpoints"
+        weights.mkdir(parents=True)
+        subprocess.run([str(python), "-c", STAND_INS, str(weights), *backbones], cwd=ROOT, check=True)
+        os.environ["TORCH_HOME"] = cache
+        code = zoo_bench(root, "run")
+        records = Store(root / "results").load().records
+        rows = [_told(record) for record in records]
+        print(tabulate(rows, headers=["cell", "status", "iterations", "s/iter", "memory GB", "images scored"]))
+        return code or int(not records)
+
+
+def _told(record: Record) -> list[object]:
+    train, memory, scores = (getattr(record.measurements, name) for name in ("train", "memory", "scores"))
+    return [
+        record.cell_id,
+        record.status,
+        train and train.iterations_run,
+        train and round(train.mean_s, 2),
+        memory and round(memory.host_bytes / 2**30, 1),
+        scores and scores.images,
+    ]
+
+
 def _reached(record: Record) -> bool:
     """Print what a record reached; whether that is enough."""
     scores = record.measurements.scores
@@ -139,8 +228,8 @@ def main(arguments: list[str]) -> int:
     if not named:
         print("ZOO_BENCH_TINY_COCO is not set; it names a folder with train2017/, val2017/ and annotations/")
         return 0
-    wanted = arguments or ["cells", "overfit"]
-    tasks = {"cells": cells, "overfit": overfit}
+    tasks = {"cells": cells, "overfit": overfit, "ranks": ranks, "large": large}
+    wanted = arguments or list(tasks)
     unknown = [name for name in wanted if name not in tasks]
     if unknown:
         print(f"{unknown[0]}: not one of {', '.join(tasks)}", file=sys.stderr)

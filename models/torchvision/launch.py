@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -57,6 +57,7 @@ def run_ranks(job: dict[str, Any], count: int, events: worker.EventWriter) -> No
         rdzv_endpoint="localhost:0",
         local_addr="localhost",
         max_restarts=0,
+        logs_specs=DefaultLogsSpecs(log_dir=str(output)),  # its default is a new folder under /tmp, which it leaves
     )
     try:
         elastic_launch(config, sys.executable)("-m", MODULE, "--job", str(output / "job.json"))
