@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from zoo_bench.cell import Cell, expand
 from zoo_bench.datasets.locate import locate, missing
 from zoo_bench.environments import environment_status
-from zoo_bench.errors import PreflightError, nearest
+from zoo_bench.errors import PreflightError
 from zoo_bench.machine import MachineInfo, usable_gpus
 from zoo_bench.recipe import Phase
 from zoo_bench.session import Session
@@ -84,16 +84,15 @@ def _backend(session: Session, cell: Cell) -> list[str]:
         for what, wanted, known in (
             ("detector", cell.detector, offers.detectors),
             ("backbone", cell.backbone, offers.backbones),
+            ("precision", cell.precision, offers.precisions),
         )
         if wanted not in known
     ]
-    if cell.precision not in offers.precisions:
-        advice = nearest(cell.precision, offers.precisions)
-        problems.append(f"backend {backend.name} does not offer precision '{cell.precision}'; {advice}")
     if cell.gpus > offers.max_gpus:
         problems.append(
             f"backend {backend.name} drives {offers.max_gpus} GPU(s) at most, and {cell.gpus} are asked for; "
-            f"with --gpus {offers.max_gpus} the batch is smaller and the learning rate stays"
+            f"with --gpus {offers.max_gpus} the batch is smaller, and the learning rate "
+            f"{'stays' if cell.recipe.base_batch_size is None else 'and the schedule are scaled to it'}"
         )
     environment = environment_status(backend, session.workspace, session.machine)
     if cell.gpus and environment.source == "built" and not backend.variant(environment.variant).gpus:
