@@ -144,6 +144,14 @@ def test_another_change_of_the_recipe_is_told_beside_the_batch(finished: Zoo) ->
     assert "4 images an iteration, learning rate 0.005" in text
 
 
+def test_a_model_that_was_only_evaluated_says_nothing_of_a_training(finished: Zoo) -> None:
+    path, record = on_two_gpus(finished)
+    given = record.model_copy(update={"phases_done": ("infer", "evaluate")})
+    text = render(load_matrix(path), (given,), [REPOSITORY / "templates"])
+    assert "images an iteration" not in text
+    assert "other values than the matrix has now: gpus: 2 -> 8" in text
+
+
 def test_plan_and_dry_run_tell_of_the_batch(zoo: Zoo) -> None:
     line = "4 images an iteration in place of the recipe's 16: learning rate x 0.25, iterations x 4"
     zoo.change({"profiles": {"quick": {"set": {"gpus": 8, "recipe": {"base_batch_size": 16}}}}})

@@ -70,16 +70,17 @@ def _moved_on(row: Row) -> Iterator[str]:
 
 
 def _scaled(row: Row) -> Iterator[str]:
-    """Tell of a batch that the recipe was not written for; the runs of a row have one."""
-    for record in row.records[:1]:
-        base = base_batch_of(record.cell)
-        if base is not None:
-            gpus, recipe = int(record.cell["gpus"]), record.cell["recipe"]
-            yield (
-                f"{f'{gpus} GPU' + 's' * (gpus > 1) if gpus else 'On the CPU'}: {images_an_iteration(record.cell)} "
-                f"images an iteration, learning rate {recipe['optimizer']['lr']:.6g}, "
-                f"{recipe['lr_schedule']['iterations']} iterations; the recipe has {base} images."
-            )
+    """Tell of a training with another batch than the recipe was written for."""
+    record = row.sources.get("s_per_iter")
+    base = base_batch_of(record.cell) if record is not None else None
+    if record is not None and base is not None:
+        gpus, recipe = int(record.cell["gpus"]), record.cell["recipe"]
+        devices = f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "On the CPU"
+        yield (
+            f"{devices}: {images_an_iteration(record.cell)} images an iteration, learning rate "
+            f"{recipe['optimizer']['lr']:.6g}, {recipe['lr_schedule']['iterations']} iterations; the recipe has {base} "
+            "images."
+        )
 
 
 def _given(row: Row) -> Iterator[str]:

@@ -81,8 +81,9 @@ def _of_one_recipe(cell: Cell, profile: str, records: Sequence[Record]) -> tuple
         return group, []
     group = [record for record in left if record.recipe_sha256 == left[-1].recipe_sha256]
     old = recipe_values(left[-1].cell)
-    # Of another batch than the recipe's a remark of its own tells.
-    told = ("gpus", "images_per_gpu") if base_batch_of(old) is not None else ()
+    # Where a training is shown, a remark of its own tells of another batch than the recipe's.
+    trained = any(HAS["s_per_iter"](record) for record in group)
+    told = ("gpus", "images_per_gpu") if trained and base_batch_of(old) is not None else ()
     return group, differences(*without_scaling(old, wanted, told))
 
 
