@@ -11,7 +11,7 @@ from conftest import MATRIX, REPOSITORY, Zoo
 from zoo_bench.beside import put_beside
 from zoo_bench.document import DocumentOptions
 from zoo_bench.load import load_matrix
-from zoo_bench.machine import MachineInfo
+from zoo_bench.machine import GpuDevice, MachineInfo
 from zoo_bench.preflight import needs_of, shortcomings
 from zoo_bench.published import load_published
 from zoo_bench.recipe import merge
@@ -104,11 +104,42 @@ def test_a_backend_that_lacks_a_precision_is_refused_before_anything_starts(both
     axes = {"backend": ["gluoncv"], "precision": ["bf16"]}
     content = merge(both.matrix, {"axes": axes, "document": {"backends": ["gluoncv"]}})
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    session = Session.open(Asked(root=both.root, matrix=path))
-    machine = MachineInfo.model_construct(gpus=(), nvml_problem="")
-    found = shortcomings(session, needs_of(session.cells), machine)
+    found = lacking(Asked(root=both.root, matrix=path))
     assert any(
         "gluoncv does not offer precision 'bf16', only fp32" in problem
         and "add 'backend=gluoncv,precision=bf16' to exclude" in problem
         for problem in found
     ), found
+
+
+def lacking(asked: Asked, *capabilities: str) -> list[str]:
+    """What a machine with GPUs of these compute capabilities lacks for the cells."""
+    gpus = tuple(
+        GpuDevice(index=index, name=f"GPU {found}", uuid=f"GPU-{index}", memory_bytes=2**34, compute_capability=found)
+        for index, found in enumerate(capabilities)
+    )
+    session = Session.open(asked)
+    machine = MachineInfo.model_construct(gpus=gpus, nvml_problem=None)
+    return shortcomings(session, needs_of(session.cells), machine)
+
+
+@pytest.mark.parametrize(
+    ("precision", "gpus", "capabilities", "problem"),
+    [
+        ("fp32", 1, ["7.0"], ""),
+        ("bf16", 0, [], ""),
+        ("bf16", 2, ["8.0", "9.0"], ""),
+        ("tf32", 1, ["10.0", "7.0"], ""),
+        ("tf32", 0, ["9.0"], "precision tf32 is one of GPUs; the CPU computes in fp32"),
+        ("tf32", 2, ["9.0", "7.5"], "precision tf32 needs GPUs of compute capability 8.0; GPU 1, GPU 7.5, has 7.5"),
+        ("bf16", 1, ["7.0"], "precision bf16 needs GPUs of compute capability 8.0; GPU 0, GPU 7.0, has 7.0"),
+    ],
+)
+def test_a_machine_that_would_compute_in_another_precision_is_refused(
+    both: Zoo, precision: str, gpus: int, capabilities: list[str], problem: str
+) -> None:
+    path = both.root / "one.yaml"
+    content = merge(both.matrix, {"axes": {"precision": [precision]}})
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    found = lacking(Asked(root=both.root, matrix=path, gpus=gpus), *capabilities)
+    assert found == ([problem] if problem else [])

@@ -12,6 +12,8 @@ from zoo_bench.machine import MachineInfo, usable_gpus
 from zoo_bench.recipe import Phase
 from zoo_bench.session import Session
 
+# The first architecture with units for TensorFloat-32 and bfloat16, as the major number of its compute capability.
+AMPERE = 8
 Need = tuple[Cell, tuple[Phase, ...]]
 
 
@@ -62,7 +64,12 @@ def shortcomings(session: Session, needs: Iterable[Need], machine: MachineInfo) 
     """Return what this machine or the backends lack for the cells' phases, each once."""
     found: dict[str, None] = {}
     for cell, phases in needs:
-        for problem in (*_hardware(cell, machine), *_backend(session, cell), *_dataset(session, cell, phases)):
+        for problem in (
+            *_hardware(cell, machine),
+            *_precision(cell, machine),
+            *_backend(session, cell),
+            *_dataset(session, cell, phases),
+        ):
             found[problem] = None
     return list(found)
 
@@ -73,6 +80,20 @@ def _hardware(cell: Cell, machine: MachineInfo) -> list[str]:
         return []
     why = f" ({machine.nvml_problem})" if machine.nvml_problem else ""
     return [f"{cell.gpus} GPUs are needed; this machine has {have or 'none'}{why}"]
+
+
+def _precision(cell: Cell, machine: MachineInfo) -> list[str]:
+    """What lacks the units for a precision computes in another one, without a word: its row would be wrong."""
+    if cell.precision == "fp32" or (cell.precision == "bf16" and cell.gpus == 0):
+        return []
+    if cell.gpus == 0:
+        return [f"precision {cell.precision} is one of GPUs; the CPU computes in fp32"]
+    return [
+        f"precision {cell.precision} needs GPUs of compute capability {AMPERE}.0; GPU {gpu.index}, {gpu.name}, has "
+        f"{gpu.compute_capability}"
+        for gpu in usable_gpus(machine)[: cell.gpus]
+        if int(gpu.compute_capability.split(".")[0]) < AMPERE
+    ]
 
 
 def _backend(session: Session, cell: Cell) -> list[str]:
