@@ -48,6 +48,7 @@ OVERFIT: dict[str, Any] = {
                 "gpus": 0,
                 "images_per_gpu": 4,
                 "recipe": {
+                    "base_batch_size": None,
                     "input": {"min_size": 224, "max_size": 320, "flip_probability": 0.0},
                     "model": {
                         "backbone_weights": "none",
@@ -60,6 +61,7 @@ OVERFIT: dict[str, Any] = {
                         "rpn_pre_nms": {"train": 500, "test": 500},
                         "rpn_post_nms": {"train": 250, "test": 250},
                         "roi_batch_per_image": 64,
+                        "box_loss_beta": 1 / 9,
                     },
                     "optimizer": {"name": "adamw", "lr": 0.001, "clip_norm": 10.0},
                     "lr_schedule": {"iterations": 150, "milestones": [120], "warmup_iterations": 20},

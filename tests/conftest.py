@@ -40,7 +40,7 @@ FAKE: dict[str, Any] = {
             "set": {
                 "dataset": "shapes",
                 "gpus": 0,
-                "recipe": {"lr_schedule": {"iterations": 30, "milestones": [20]}},
+                "recipe": {"base_batch_size": None, "lr_schedule": {"iterations": 30, "milestones": [20]}},
                 "measure": {"warmup_iterations": 5, "infer_images": 5, "infer_warmup_images": 2},
                 "trust": {"on_noise": "mark"},  # other tests run beside
             },

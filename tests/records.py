@@ -48,9 +48,9 @@ def matrix_on_gpus(root: Path, gpus: int = 2) -> Path:
     return path
 
 
-def on_gpus(record: Record, matrix: Path, **values: object) -> Record:
-    """A record as if its cell had been run with the GPUs that `matrix` says."""
-    cell = next(cell for cell in expand(load_matrix(matrix)) if cell.id == record.cell_id)
+def on_gpus(record: Record, matrix: Path, gpus: int | None = None, **values: object) -> Record:
+    """A record as if its cell had been run with the GPUs that `matrix` says, or with --gpus."""
+    cell = next(cell for cell in expand(load_matrix(matrix), None, gpus) if cell.id == record.cell_id)
     resolved = cell.resolved()
     made = {"cell": resolved, "recipe_sha256": digest(recipe_values(resolved)), "machine": machine(cell.gpus)}
     return changed(record, **{**made, **values})

@@ -46,6 +46,16 @@ def test_the_seeds_eight_cells_of_both_backends_with_the_published_recipe() -> N
     assert {cell.recipe.lr_schedule.iterations for cell in cells} == {90_000}
 
 
+def test_each_detectors_own_values_are_those_of_the_baselines() -> None:
+    models = {cell.detector: cell.recipe.model for cell in expand(load_matrix(MATRIX))}
+    c4, fpn = models["faster-rcnn_c4"], models["faster-rcnn_fpn"]
+    assert (c4.rpn_pre_nms.train, c4.rpn_pre_nms.test, c4.box_roi_size) == (12_000, 6_000, 14)
+    assert (fpn.rpn_pre_nms.train, fpn.rpn_pre_nms.test, fpn.box_roi_size) == (2_000, 1_000, 7)
+    assert {name: model.box_loss_beta for name, model in models.items()} == {
+        "faster-rcnn_c4": 1.0, "faster-rcnn_fpn": 1.0, "mask-rcnn_fpn": 1.0, "retinanet_fpn": 0.11
+    }  # fmt: skip
+
+
 def test_profiles_that_only_measure_less_share_the_recipe() -> None:
     matrix = load_matrix(MATRIX)
     full, speed = expand(matrix, "full"), expand(matrix, "speed")
@@ -84,6 +94,10 @@ def test_profiles_that_only_measure_less_share_the_recipe() -> None:
         ("    min_side: 64", "    min_side: 8", "    min_side: 64", "greater than or equal to 64"),
         ("backbone_weights: imagenet", "backbone_weights: w.pth", "backbone_weights: imagenet", "an absolute path"),
         ("dataset: shapes", "dataset: shaps", "  smoke:", "did you mean 'shapes'?"),
+        ("  precision: [fp32]", "  precision: [bf61]", "  precision: [fp32]", "'fp32', 'tf32' or 'bf16'"),
+        ("  dataset: coco_2017\n", "  precision: fp32\n", "  dataset: coco_2017", "defaults.precision: unknown key"),
+        ("box_loss_beta: 0.11", "box_loss_beta: -1", "model: {box_loss_beta: 0.11", "greater than or equal to 0"),
+        ("base_batch_size: 16", "base_batch_size: 0", "    base_batch_size: 16", "greater than or equal to 1"),
     ],
 )
 def test_an_error_names_line_key_and_nearest_name(
@@ -156,6 +170,51 @@ def test_exclude_include_and_two_cells_of_one_name(tmp_path: Path) -> None:
     assert len(cells) == 9
     assert cells[-1].id == "torchvision/retinanet_r18_fpn_2x_coco"
     assert cells[-1].recipe.lr_schedule.milestones == (120_000, 160_000)
+
+
+def with_precisions(tmp_path: Path, **changes: object) -> Path:
+    """The repository's matrix with Mask R-CNN R-50 of torchvision in three precisions."""
+    content = yaml.safe_load(MATRIX.read_text(encoding="utf-8"))
+    content["axes"].update(backend=["torchvision"], detector=["mask-rcnn_fpn"], backbone=["r50"])
+    content["axes"]["precision"] = ["fp32", "tf32", "bf16"]
+    path = tmp_path / "matrix.yaml"
+    path.write_text(yaml.safe_dump({**content, **changes}), encoding="utf-8")
+    return path
+
+
+def test_precision_is_an_axis_and_all_but_single_precision_stands_in_the_id(tmp_path: Path) -> None:
+    included = {"backend": "torchvision", "detector": "retinanet_fpn", "backbone": "r18", "schedule": "2x"}
+    path = with_precisions(tmp_path, include=[{**included, "precision": "tf32"}, included])
+    cells = expand(load_matrix(path))
+    assert [(cell.id, cell.precision) for cell in cells] == [
+        ("torchvision/mask-rcnn_r50_fpn_1x_coco", "fp32"),
+        ("torchvision/mask-rcnn_r50_fpn_tf32_1x_coco", "tf32"),
+        ("torchvision/mask-rcnn_r50_fpn_bf16_1x_coco", "bf16"),
+        ("torchvision/retinanet_r18_fpn_tf32_2x_coco", "tf32"),
+        ("torchvision/retinanet_r18_fpn_2x_coco", "fp32"),
+    ]
+    assert {cell.resolved()["precision"] for cell in cells} == {"fp32", "tf32", "bf16"}
+    assert len({digest(recipe_values({**cell.resolved(), "id": ""})) for cell in cells[:3]}) == 3
+
+
+def test_a_selector_knows_precision(tmp_path: Path) -> None:
+    slower = {"select": "precision=bf16", "set": {"images_per_gpu": 4}}
+    path = with_precisions(tmp_path, exclude=["*_tf32_*"], overrides=[slower])
+    assert {cell.precision: cell.images_per_gpu for cell in expand(load_matrix(path))} == {"fp32": 2, "bf16": 4}
+    with pytest.raises(ConfigError) as caught:
+        choose(expand(load_matrix(path)), "precision=bf61", None)
+    assert "'bf16'" in caught.value.hint
+
+
+def test_a_profile_may_have_precisions_of_its_own(tmp_path: Path) -> None:
+    content = yaml.safe_load(MATRIX.read_text(encoding="utf-8"))
+    content["profiles"]["speed"]["axes"] = {"precision": ["bf16"]}
+    content["axes"].pop("precision")
+    path = tmp_path / "matrix.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    matrix = load_matrix(path)
+    assert {cell.precision for cell in expand(matrix, "speed")} == {"bf16"}
+    assert {cell.precision for cell in expand(matrix, "full")} == {"fp32"}
 
 
 @pytest.mark.parametrize(

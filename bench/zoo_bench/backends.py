@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from zoo_bench.errors import ConfigError, nearest
-from zoo_bench.recipe import Name, Positive, Strict
+from zoo_bench.recipe import Name, Positive, Precision, Strict
 from zoo_bench.workspace import Workspace, bundled_root
 from zoo_bench.yamlfile import load_model
 
@@ -32,7 +32,7 @@ class Offers(Strict):
 
     detectors: tuple[Name, ...] = Field(min_length=1)
     backbones: tuple[Name, ...] = Field(min_length=1)
-    precisions: tuple[Name, ...] = Field(min_length=1)
+    precisions: tuple[Precision, ...] = Field(min_length=1)
     max_gpus: Positive
 
 

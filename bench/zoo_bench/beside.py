@@ -24,8 +24,9 @@ from zoo_bench.figures import (
 from zoo_bench.layout import lay_out
 from zoo_bench.matrix import Matrix
 from zoo_bench.provenance import gpu_lines, gpus_used
-from zoo_bench.published import COMPARED, PublishedRow, Throughput, ThroughputRow, Zoo
+from zoo_bench.published import COMPARED, PUBLISHED_PRECISION, PublishedRow, Throughput, ThroughputRow, Zoo
 from zoo_bench.record import Record
+from zoo_bench.scaling import images_an_iteration
 from zoo_bench.table import Column, Row, build_row
 from zoo_bench.units import as_printed, per_second, written
 
@@ -86,7 +87,10 @@ def _by_detector(
 
 
 def _name(matrix: Matrix, cell: Cell, *, mixed: bool) -> str:
-    return f"{matrix.backbones[cell.backbone].title} {cell.schedule}{f' {cell.backend}' if mixed else ''}"
+    words = [matrix.backbones[cell.backbone].title, cell.schedule]
+    words += [] if cell.precision == "fp32" else [cell.precision]
+    words += [cell.backend] if mixed else []
+    return " ".join(words)
 
 
 def _lines(name: str, row: Row, columns: Sequence[Column], zoos: Sequence[Zoo]) -> list[Line]:
@@ -94,7 +98,7 @@ def _lines(name: str, row: Row, columns: Sequence[Column], zoos: Sequence[Zoo]) 
     lines: list[Line] = []
     for zoo in zoos:
         published = zoo.row(cell.detector, cell.backbone, cell.schedule)
-        if published is not None:
+        if published is not None and cell.precision == PUBLISHED_PRECISION:
             lines.append(Line(name, zoo.title, _theirs(row, columns, zoo, published)))
             so = _counted_so(row, zoo)
             lines += [Line(name, OURS_SO, so)] if so else []
@@ -122,16 +126,14 @@ def _differences(row: Row, column: Column, zoo: Zoo, published: PublishedRow) ->
     ours = record.cell if record is not None else row.cell.resolved()
     yield from _methods(column, zoo, published, ours)
     batch = published.batch_size or zoo.batch_size
-    if column in TRAINING and batch != _batch(ours):
-        yield f"theirs with batch {batch}, ours with {_batch(ours)}"
+    if column in TRAINING and batch != images_an_iteration(ours):
+        yield f"theirs with batch {batch}, ours with {images_an_iteration(ours)}"
     if zoo.dataset != ours["dataset"]:
         yield f"theirs on {zoo.dataset}, ours on {ours['dataset']}"
     size = {key: ours["recipe"]["input"][key] for key in ("min_size", "max_size")}
     if size != zoo.input.model_dump():
         theirs = f"{zoo.input.min_size} x {zoo.input.max_size}"
         yield f"theirs at {theirs} pixels, ours at {size['min_size']} x {size['max_size']}"
-    if ours["precision"] != "fp32":
-        yield f"theirs in single precision, ours in {ours['precision']}"
     if column in SPEED_AND_MEMORY and record is not None and not _same_hardware(zoo, record, column):
         yield f"theirs on {hardware_text(zoo)}, ours on {_on(record)}"
 
@@ -160,10 +162,6 @@ def _counted_so(row: Row, zoo: Zoo) -> dict[str, Entry]:
         timing = fps.measurements.infer.model_dump()
         entries["fps"] = Entry(written("fps", 1 / sum(timing[f"{part}_s"] for part in zoo.fps.parts)))
     return entries
-
-
-def _batch(cell: Mapping[str, Any]) -> int:
-    return max(int(cell["gpus"]), 1) * int(cell["images_per_gpu"])
 
 
 def _same_hardware(zoo: Zoo, record: Record, column: Column) -> bool:
@@ -206,7 +204,7 @@ def _throughput_lines(name: str, row: Row, sources: Sequence[Throughput]) -> lis
     ]
     ours: dict[str, Entry] = {}
     if record is not None and record.measurements.train is not None:
-        speed = _batch(record.cell) / record.measurements.train.mean_s / max(int(record.cell["gpus"]), 1)
+        speed = images_an_iteration(record.cell) / record.measurements.train.mean_s / max(int(record.cell["gpus"]), 1)
         ours = {"images/s per GPU": Entry(per_second(speed)), "on": Entry(f"{_on(record)}, {record.cell['precision']}")}
     return [Line(name, OURS, ours), *theirs] if theirs else []
 

@@ -7,13 +7,14 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from zoo_bench.errors import ConfigError, nearest
 from zoo_bench.matrix import Axes, Matrix, Override, Profile
-from zoo_bench.recipe import CellValues, merge
+from zoo_bench.recipe import CellValues, Precision, merge
+from zoo_bench.scaling import scaled
 from zoo_bench.selector import matches
 
 # What of a cell says how much is measured and how closely it is watched, not what. The seed decides neither: runs with
@@ -31,13 +32,19 @@ class CellName:
     neck: str
     backbone: str
     schedule: str
+    precision: Precision
     dataset: str
     dataset_label: str
 
     @property
     def id(self) -> str:
-        """Readable and stable, in the field's file-name style: ``torchvision/mask-rcnn_r50_fpn_1x_coco``."""
-        return f"{self.backend}/{self.family}_{self.backbone}_{self.neck}_{self.schedule}_{self.dataset_label}"
+        """Readable and stable, in the field's file-name style: ``torchvision/mask-rcnn_r50_fpn_1x_coco``.
+
+        Single precision is not named, as in published tables: ``torchvision/mask-rcnn_r50_fpn_bf16_1x_coco``.
+        """
+        precision = () if self.precision == "fp32" else (self.precision,)
+        parts = (self.family, self.backbone, self.neck, *precision, self.schedule, self.dataset_label)
+        return f"{self.backend}/{'_'.join(parts)}"
 
 
 class Cell(CellValues):
@@ -51,6 +58,7 @@ class Cell(CellValues):
     masks: bool
     backbone: str
     schedule: str
+    precision: Precision
 
     def resolved(self) -> dict[str, Any]:
         """Return the cell as plain JSON values, as job.json and records hold it."""
@@ -78,8 +86,20 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def expand(matrix: Matrix, profile_name: str | None = None) -> tuple[Cell, ...]:
+class Coordinates(NamedTuple):
+    """A place on the axes."""
+
+    backend: str
+    detector: str
+    backbone: str
+    schedule: str
+    precision: Precision
+
+
+def expand(matrix: Matrix, profile_name: str | None = None, gpus: int | None = None) -> tuple[Cell, ...]:
     """Expand the matrix under a profile into its cells, in the order of the document.
+
+    `gpus` is laid over every cell, last of all. The recipe of a cell is that for its batch: see `scaling.scaled`.
 
     Raises:
         ConfigError: the profile is unknown, or a cell's values are incomplete or do not fit.
@@ -88,31 +108,33 @@ def expand(matrix: Matrix, profile_name: str | None = None) -> tuple[Cell, ...]:
     axes = matrix.axes.model_copy(update=profile.axes.model_dump(exclude_none=True))
     found: dict[str, Cell] = {}
     for coordinates in _coordinates(matrix, axes):
-        cell = _resolve(matrix, profile, *coordinates)
+        cell = _resolve(matrix, profile, coordinates)
         if cell.id in found:
             raise ConfigError(f"two cells have the id {cell.id}", "give the detectors another family or neck")
         if not any(matches(selector, cell) for selector in matrix.exclude):
-            found[cell.id] = cell
+            found[cell.id] = _at_its_batch(cell if gpus is None else cell.model_copy(update={"gpus": gpus}))
     return tuple(found.values())
 
 
-def _coordinates(matrix: Matrix, axes: Axes) -> Iterator[tuple[str, str, str, str]]:
-    product = itertools.product(axes.backend, axes.detector, axes.backbone, axes.schedule)
-    extra = ((cell.backend, cell.detector, cell.backbone, cell.schedule) for cell in matrix.include)
-    return iter(dict.fromkeys(itertools.chain(product, extra)))
+def _coordinates(matrix: Matrix, axes: Axes) -> Iterator[Coordinates]:
+    product = itertools.product(axes.backend, axes.detector, axes.backbone, axes.schedule, axes.precision)
+    extra = ((one.backend, one.detector, one.backbone, one.schedule, one.precision) for one in matrix.include)
+    return itertools.starmap(Coordinates, dict.fromkeys(itertools.chain(product, extra)))
 
 
-def _resolve(matrix: Matrix, profile: Profile, backend: str, detector: str, backbone: str, schedule: str) -> Cell:
-    declared = matrix.detectors[detector]
+def _resolve(matrix: Matrix, profile: Profile, at: Coordinates) -> Cell:
+    declared = matrix.detectors[at.detector]
     values = merge(matrix.defaults, declared.set)
-    values = merge(values, {"recipe": {"lr_schedule": matrix.schedules[schedule].set}})
+    values = merge(values, {"recipe": {"lr_schedule": matrix.schedules[at.schedule].set}})
 
     def name() -> CellName:
         dataset = str(profile.set.get("dataset", values.get("dataset", "")))
         if dataset not in matrix.datasets:
             raise ConfigError(f"dataset '{dataset}' is not declared", nearest(dataset, matrix.datasets))
         label = matrix.datasets[dataset].label
-        return CellName(backend, detector, declared.family, declared.neck, backbone, schedule, dataset, label)
+        return CellName(
+            **at._asdict(), family=declared.family, neck=declared.neck, dataset=dataset, dataset_label=label
+        )
 
     coordinates = name()
     for override in (*matrix.overrides, Override(select="*", set=profile.set), *profile.overrides):
@@ -123,16 +145,17 @@ def _resolve(matrix: Matrix, profile: Profile, backend: str, detector: str, back
             f"{coordinates.id}: an override changes its dataset to '{values.get('dataset')}'",
             "the dataset is part of a cell's id: set it in defaults or in a profile's set, for all cells",
         )
-    return Cell.model_validate(
-        {
-            **values,
-            "id": coordinates.id,
-            "backend": backend,
-            "detector": detector,
-            "family": declared.family,
-            "neck": declared.neck,
-            "masks": declared.masks,
-            "backbone": backbone,
-            "schedule": schedule,
-        }
-    )
+    kind = {"family": declared.family, "neck": declared.neck, "masks": declared.masks}
+    return Cell.model_validate({**values, **at._asdict(), **kind, "id": coordinates.id})
+
+
+def _at_its_batch(cell: Cell) -> Cell:
+    try:
+        return cell.model_copy(update={"recipe": scaled(cell.recipe, cell.batch_size)})
+    except ValidationError as error:
+        what = "; ".join(f"{detail['loc'][0]}: {detail['msg']}" for detail in error.errors())
+        raise ConfigError(
+            f"{cell.id}: scaled from {cell.recipe.base_batch_size} images an iteration to {cell.batch_size}, its "
+            f"recipe does not fit: {what}",
+            "recipe.base_batch_size: null keeps the recipe as it is at any batch",
+        ) from None

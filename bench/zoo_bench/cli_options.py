@@ -104,7 +104,13 @@ Skip = Annotated[str | None, typer.Option("--skip", help="Not these cells; writt
 Force = Annotated[bool, typer.Option("--force", help="Run fresh cells again.")]
 Gpus = Annotated[
     int | None,
-    typer.Option("--gpus", min=0, help="GPUs for each cell, in place of the matrix's; 0: the CPU."),
+    typer.Option(
+        "--gpus",
+        min=0,
+        max=10**9,
+        help="GPUs for each cell, in place of the matrix's; 0: the CPU. Learning rate and schedule are scaled to the "
+        "batch, where the recipe says for which it was written.",
+    ),
 ]
 Phases = Annotated[
     str | None,

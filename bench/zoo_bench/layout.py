@@ -9,6 +9,7 @@ from zoo_bench.cell import Cell, expand
 from zoo_bench.document import DocumentOptions
 from zoo_bench.errors import ConfigError, nearest
 from zoo_bench.matrix import Matrix
+from zoo_bench.recipe import PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Layout:
     backends: tuple[str, ...]
     parts: tuple[Part, ...]
     mixed: bool
+
+    @property
+    def with_precision(self) -> bool:
+        """There are rows in other than single precision, so that each row must say its own."""
+        return any(cell.precision != "fp32" for cell in self.cells)
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -83,10 +89,11 @@ def _place_in(matrix: Matrix, options: DocumentOptions, backends: Sequence[str])
     detectors = _ranks(profile.axes.detector or matrix.axes.detector, matrix.detectors)
     backbones = _ranks(profile.axes.backbone or matrix.axes.backbone, matrix.backbones)
     schedules = _ranks(profile.axes.schedule or matrix.axes.schedule, matrix.schedules)
+    precisions = _ranks(profile.axes.precision or matrix.axes.precision, PRECISIONS)
 
     def place(cell: Cell) -> tuple[int, ...]:
         ranks = (detectors[cell.detector], backbones[cell.backbone], schedules[cell.schedule])
-        return *ranks, backends.index(cell.backend)
+        return *ranks, precisions[cell.precision], backends.index(cell.backend)
 
     return place
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from zoo_bench.cell import CellName, expand
+from zoo_bench.cell import CellName, Coordinates, expand
 from zoo_bench.errors import ConfigError, nearest
 from zoo_bench.matrix import Axes, AxesChange, Include, Matrix, ShapesDataset
+from zoo_bench.recipe import PRECISIONS
 from zoo_bench.selector import check
 from zoo_bench.yamlfile import Loc, YamlFileError, describe_lines, dotted, line_of, load_model
 
@@ -128,10 +129,14 @@ def _universe(matrix: Matrix) -> Iterator[CellName]:
         matrix.detectors.items(),
         matrix.backbones,
         matrix.schedules,
+        PRECISIONS,
         matrix.datasets.items(),
     )
-    for backend, (detector, declared), backbone, schedule, (name, dataset) in everything:
-        yield CellName(backend, detector, declared.family, declared.neck, backbone, schedule, name, dataset.label)
+    for backend, (detector, declared), backbone, schedule, precision, (name, dataset) in everything:
+        at = Coordinates(backend, detector, backbone, schedule, precision)
+        yield CellName(
+            **at._asdict(), family=declared.family, neck=declared.neck, dataset=name, dataset_label=dataset.label
+        )
 
 
 def _selectors(matrix: Matrix) -> Iterator[tuple[Loc, str]]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from zoo_bench.errors import ConfigError, nearest
-from zoo_bench.recipe import Count, Name, PartialSchedule, PartialValues, Seed, Strict
+from zoo_bench.recipe import Count, Name, PartialSchedule, PartialValues, Precision, Seed, Strict
 
 Side = Annotated[int, Field(ge=64, le=4096, description="pixels")]
 Images = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -82,6 +82,7 @@ class Axes(Strict):
     detector: tuple[Name, ...] = Field(min_length=1)
     backbone: tuple[Name, ...] = Field(min_length=1)
     schedule: tuple[Name, ...] = Field(min_length=1)
+    precision: tuple[Precision, ...] = Field(default=("fp32",), min_length=1)
 
 
 class AxesChange(Strict):
@@ -91,6 +92,7 @@ class AxesChange(Strict):
     detector: tuple[Name, ...] | None = Field(default=None, min_length=1)
     backbone: tuple[Name, ...] | None = Field(default=None, min_length=1)
     schedule: tuple[Name, ...] | None = Field(default=None, min_length=1)
+    precision: tuple[Precision, ...] | None = Field(default=None, min_length=1)
 
 
 class Include(Strict):
@@ -100,6 +102,7 @@ class Include(Strict):
     detector: Name
     backbone: Name
     schedule: Name
+    precision: Precision = "fp32"
 
 
 class Profile(Strict):

@@ -9,6 +9,7 @@ from zoo_bench.cell import Cell, digest
 from zoo_bench.errors import ConfigError
 from zoo_bench.recipe import PHASES, Phase, differences
 from zoo_bench.record import Checkpoint, Inputs, Record
+from zoo_bench.scaling import without_scaling
 
 # Phases are tracked one by one, beside the fingerprint; how closely a run was watched changes no figure of it.
 NOT_FINGERPRINTED = ("phases", "trust")
@@ -151,7 +152,7 @@ def _reason(
 def _what_changed(cell: Cell, inputs: Inputs, last: Record) -> str:
     old = {key: value for key, value in last.cell.items() if key not in NOT_FINGERPRINTED}
     new = {key: value for key, value in cell.resolved().items() if key not in NOT_FINGERPRINTED}
-    changed = differences(old, new)
+    changed = differences(*without_scaling(old, new))
     shown = changed[:SHOWN_DIFFERENCES]
     if len(changed) > len(shown):
         shown.append(f"and {len(changed) - len(shown)} values more")

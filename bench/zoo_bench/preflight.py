@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from zoo_bench.cell import Cell, expand
 from zoo_bench.datasets.locate import locate, missing
 from zoo_bench.environments import environment_status
-from zoo_bench.errors import PreflightError, nearest
+from zoo_bench.errors import PreflightError
 from zoo_bench.machine import MachineInfo, usable_gpus
 from zoo_bench.recipe import Phase
 from zoo_bench.session import Session
 
+# The first architecture with units for TensorFloat-32 and bfloat16, as the major number of its compute capability.
+AMPERE = 8
 Need = tuple[Cell, tuple[Phase, ...]]
 
 
@@ -62,7 +64,12 @@ def shortcomings(session: Session, needs: Iterable[Need], machine: MachineInfo) 
     """Return what this machine or the backends lack for the cells' phases, each once."""
     found: dict[str, None] = {}
     for cell, phases in needs:
-        for problem in (*_hardware(cell, machine), *_backend(session, cell), *_dataset(session, cell, phases)):
+        for problem in (
+            *_hardware(cell, machine),
+            *_precision(cell, machine),
+            *_backend(session, cell),
+            *_dataset(session, cell, phases),
+        ):
             found[problem] = None
     return list(found)
 
@@ -75,6 +82,20 @@ def _hardware(cell: Cell, machine: MachineInfo) -> list[str]:
     return [f"{cell.gpus} GPUs are needed; this machine has {have or 'none'}{why}"]
 
 
+def _precision(cell: Cell, machine: MachineInfo) -> list[str]:
+    """What lacks the units for a precision computes in another one, without a word: its row would be wrong."""
+    if cell.precision == "fp32" or (cell.precision == "bf16" and cell.gpus == 0):
+        return []
+    if cell.gpus == 0:
+        return [f"precision {cell.precision} is one of GPUs; the CPU computes in fp32"]
+    return [
+        f"precision {cell.precision} needs GPUs of compute capability {AMPERE}.0; GPU {gpu.index}, {gpu.name}, has "
+        f"{gpu.compute_capability}"
+        for gpu in usable_gpus(machine)[: cell.gpus]
+        if int(gpu.compute_capability.split(".")[0]) < AMPERE
+    ]
+
+
 def _backend(session: Session, cell: Cell) -> list[str]:
     backend = session.backend(cell)
     offers = backend.spec.offers
@@ -84,16 +105,15 @@ def _backend(session: Session, cell: Cell) -> list[str]:
         for what, wanted, known in (
             ("detector", cell.detector, offers.detectors),
             ("backbone", cell.backbone, offers.backbones),
+            ("precision", cell.precision, offers.precisions),
         )
         if wanted not in known
     ]
-    if cell.precision not in offers.precisions:
-        advice = nearest(cell.precision, offers.precisions)
-        problems.append(f"backend {backend.name} does not offer precision '{cell.precision}'; {advice}")
     if cell.gpus > offers.max_gpus:
         problems.append(
             f"backend {backend.name} drives {offers.max_gpus} GPU(s) at most, and {cell.gpus} are asked for; "
-            f"with --gpus {offers.max_gpus} the batch is smaller and the learning rate stays"
+            f"with --gpus {offers.max_gpus} the batch is smaller, and the learning rate "
+            f"{'stays' if cell.recipe.base_batch_size is None else 'and the schedule are scaled to it'}"
         )
     environment = environment_status(backend, session.workspace, session.machine)
     if cell.gpus and environment.source == "built" and not backend.variant(environment.variant).gpus:

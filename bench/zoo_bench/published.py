@@ -13,13 +13,14 @@ from pydantic import BaseModel, Field
 
 from zoo_bench.errors import ConfigError, nearest
 from zoo_bench.figures import OverGpus
-from zoo_bench.recipe import Name, Positive, Strict
+from zoo_bench.recipe import Name, Positive, Precision, Strict
 from zoo_bench.table import Column
 from zoo_bench.yamlfile import load_model
 
 FOLDER = Path(__file__).with_name("references")
 Number = Annotated[float, Field(gt=0)]
 Part = Literal["load", "preprocess", "forward", "postprocess", "encode"]
+PUBLISHED_PRECISION: Precision = "fp32"
 COMPARED: tuple[Column, ...] = ("memory", "s_per_iter", "fps", "box_ap", "mask_ap")
 
 
@@ -93,7 +94,7 @@ class Source(Strict):
 
 
 class Zoo(Source):
-    """Another model zoo's table. Everything was trained with single precision."""
+    """Another model zoo's table, all of it in PUBLISHED_PRECISION."""
 
     hardware: Hardware
     dataset: Name

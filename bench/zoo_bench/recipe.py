@@ -7,13 +7,17 @@ wrote down is an error, so that a record always says where each one came from.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, create_model
 from pydantic_core import CoreSchema, core_schema
 
 Phase = Literal["train", "infer", "evaluate"]
 PHASES: tuple[Phase, ...] = ("train", "infer", "evaluate")
+# How a device computes: in single precision; its products of matrices and convolutions with the 10 bits of
+# TensorFloat-32; automatic mixed precision with bfloat16, the weights in single precision.
+Precision = Literal["fp32", "tf32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 # Names become parts of file names, which hold 255 bytes.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 MOST = 10**9
@@ -70,6 +74,9 @@ class Model(Strict):
     rpn_post_nms: PerPhase
     rpn_batch_per_image: Positive
     roi_batch_per_image: Positive
+    box_loss_beta: Annotated[float, Field(ge=0)] = Field(
+        description="where smooth L1 of the final boxes turns from a square to a line (RPN: always 1/9); 0: L1"
+    )
 
 
 class Optimizer(Strict):
@@ -105,6 +112,10 @@ class Test(Strict):
 class Recipe(Strict):
     """Everything that decides what a number means, but for the number of iterations measured."""
 
+    base_batch_size: Positive | None = Field(
+        description="the images an iteration that lr and lr_schedule are meant for; another batch scales both, so that "
+        "a training sees as many images; null: they hold for any batch"
+    )
     input: Input
     model: Model
     optimizer: Optimizer
@@ -149,7 +160,6 @@ class CellValues(Strict):
     """Every value of a cell that defaults, overrides and profiles can set."""
 
     dataset: Name
-    precision: Literal["fp32", "amp", "bf16", "fp16"]
     gpus: Count = Field(description="0: the CPU")
     images_per_gpu: Positive
     seed: Seed

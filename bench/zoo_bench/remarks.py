@@ -9,6 +9,7 @@ from pathlib import Path
 from zoo_bench.noise import describe
 from zoo_bench.provenance import CurrentInputs, MachineKey, departures, staleness
 from zoo_bench.record import Record
+from zoo_bench.scaling import base_batch_of, images_an_iteration
 from zoo_bench.table import Row
 from zoo_bench.units import COLUMN_HEADS, percent
 
@@ -35,6 +36,7 @@ def remarks(row: Row, ground: Ground) -> list[str]:
         *_origins(row),
         *_failure(row),
         *_moved_on(row),
+        *_scaled(row),
         *_given(row),
         *(["No fps: the model that was timed had not finished its training."] if row.timed_untrained else []),
         *_noisy(row),
@@ -66,6 +68,20 @@ def _failure(row: Row) -> Iterator[str]:
 def _moved_on(row: Row) -> Iterator[str]:
     if row.recipe_changes:
         yield f"Measured with other values than the matrix has now: {'; '.join(row.recipe_changes)}"
+
+
+def _scaled(row: Row) -> Iterator[str]:
+    """Tell of a training with another batch than the recipe was written for."""
+    record = row.sources.get("s_per_iter")
+    base = base_batch_of(record.cell) if record is not None else None
+    if record is not None and base is not None:
+        gpus, recipe = int(record.cell["gpus"]), record.cell["recipe"]
+        devices = f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "On the CPU"
+        yield (
+            f"{devices}: {images_an_iteration(record.cell)} images an iteration, learning rate "
+            f"{recipe['optimizer']['lr']:.6g}, {recipe['lr_schedule']['iterations']} iterations; the recipe has {base} "
+            "images."
+        )
 
 
 def _given(row: Row) -> Iterator[str]:

@@ -20,7 +20,7 @@ from zoo_bench.provenance import CurrentInputs, newest_drivers
 from zoo_bench.record import Record
 from zoo_bench.remarks import Ground, remarks
 from zoo_bench.table import COLUMNS, WITH_ENERGY, Column, Row, build_row
-from zoo_bench.units import BACKEND_HEAD, COLUMN_HEADS, HOST_MEMORY_HEAD, NAME_HEADS, written
+from zoo_bench.units import BACKEND_HEAD, COLUMN_HEADS, HOST_MEMORY_HEAD, NAME_HEADS, PRECISION_HEAD, written
 
 TEMPLATE = "model_zoo.md.j2"
 HOST_MEMORY_TEXT = (
@@ -149,7 +149,9 @@ class _Document:
         filled = {column for row in rows for column in row.sources}
         heads = [self._head(column, on_host, column in filled) for column in columns]
         lines = [self._line(row, columns, on_host) for row in rows]
-        names = [*NAME_HEADS, *([BACKEND_HEAD] if self.layout.mixed else [])]
+        names = [*NAME_HEADS]
+        names += [PRECISION_HEAD] if self.layout.with_precision else []
+        names += [BACKEND_HEAD] if self.layout.mixed else []
         return Section(declared.title, table([*names, *heads], lines))
 
     def _head(self, column: Column, on_host: bool, filled: bool) -> str:
@@ -174,6 +176,7 @@ class _Document:
         first = next((index for index, figure in enumerate(figures) if figure), 0)
         figures[first] += "".join(self.notes.mark(escape(text)) for text in (*remarks(row, self.ground), *said))
         names = [self.matrix.backbones[row.cell.backbone].title, row.cell.schedule]
+        names += [row.cell.precision] if self.layout.with_precision else []
         names += [row.cell.backend] if self.layout.mixed else []
         return [*map(escape, names), *figures]
 

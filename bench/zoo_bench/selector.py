@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 from zoo_bench.errors import ConfigError, nearest
 
-KEYS = ("backend", "detector", "family", "neck", "backbone", "schedule", "dataset")
+KEYS = ("backend", "detector", "family", "neck", "backbone", "schedule", "precision", "dataset")
 
 
 class Selectable(Protocol):

@@ -88,10 +88,13 @@ class Session:
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
         """The chosen cells of the chosen profile, with --gpus and --allow-noisy laid over them."""
-        cells = choose(expand(self.matrix, self.profile), self.asked.select, self.asked.skip)
+        cells = choose(expand(self.matrix, self.profile, self.asked.gpus), self.asked.select, self.asked.skip)
         if not cells:
             raise ConfigError("--skip leaves no cell", "take back a part of it")
-        return tuple(self._as_asked(cell) for cell in cells)
+        if self.asked.allow_noisy:
+            marked = {"on_noise": "mark"}
+            return tuple(cell.model_copy(update={"trust": cell.trust.model_copy(update=marked)}) for cell in cells)
+        return cells
 
     @cached_property
     def backends(self) -> frozenset[str]:
@@ -101,13 +104,6 @@ class Session:
     def name(self, cell_id: str) -> str:
         """Return how tables call a cell: what can be typed again, without its backend where the profile has one."""
         return cell_id if len(self.backends) > 1 else short_name(cell_id)
-
-    def _as_asked(self, cell: Cell) -> Cell:
-        if self.asked.gpus is not None:
-            cell = cell.model_copy(update={"gpus": self.asked.gpus})
-        if self.asked.allow_noisy:
-            cell = cell.model_copy(update={"trust": cell.trust.model_copy(update={"on_noise": "mark"})})
-        return cell
 
     def backend(self, cell: Cell) -> Backend:
         """The backend of a cell."""

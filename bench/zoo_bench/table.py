@@ -10,6 +10,7 @@ from zoo_bench.cell import Cell, digest, recipe_values
 from zoo_bench.figures import DEFAULT_MEMORY, MemoryDefinition, memory_figure
 from zoo_bench.recipe import differences
 from zoo_bench.record import Record
+from zoo_bench.scaling import base_batch_of, without_scaling
 
 Column = Literal["memory", "s_per_iter", "energy", "fps", "box_ap", "mask_ap", "download"]
 OF_ONE_MODEL: tuple[Column, ...] = ("fps", "box_ap", "mask_ap", "download")
@@ -79,7 +80,11 @@ def _of_one_recipe(cell: Cell, profile: str, records: Sequence[Record]) -> tuple
     if group or not left:
         return group, []
     group = [record for record in left if record.recipe_sha256 == left[-1].recipe_sha256]
-    return group, differences(recipe_values(left[-1].cell), wanted)
+    old = recipe_values(left[-1].cell)
+    # Where a training is shown, a remark of its own tells of another batch than the recipe's.
+    trained = any(HAS["s_per_iter"](record) for record in group)
+    told = ("gpus", "images_per_gpu") if trained and base_batch_of(old) is not None else ()
+    return group, differences(*without_scaling(old, wanted, told))
 
 
 def _rank(record: Record) -> tuple[bool, str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from zoo_bench.table import Column
 
 GIB = 2**30
-# The columns that name a row; the backend only where a table has several.
+# The columns that name a row; precision and backend only where a document has others than the usual, or several.
 NAME_HEADS = ("Backbone", "Lr schd")
+PRECISION_HEAD = "Precision"
 BACKEND_HEAD = "Backend"
 COLUMN_HEADS: dict[Column, str] = {
     "memory": "Mem (GB)",

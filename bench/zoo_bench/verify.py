@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import unquote
 
-from zoo_bench.units import BACKEND_HEAD, NAME_HEADS
+from zoo_bench.units import BACKEND_HEAD, NAME_HEADS, PRECISION_HEAD
 
 MARKS = re.compile(r"\[\^\d+\]")
 BAR = re.compile(r"(?<!\\)\|")
@@ -73,8 +73,8 @@ def links(text: str) -> frozenset[str]:
 
 
 def values(text: str, repeated: Container[str] = ()) -> Iterator[tuple[Place, str]]:
-    """Read the values out of a document's tables: those whose first columns are backbone, schedule and, of several
-    backends, the backend. Tables under a heading that is `repeated` are told apart by the heading above it.
+    """Read the values out of a document's tables: those whose first columns are backbone, schedule and, where they are
+    told, precision and backend. Tables under a heading that is `repeated` are told apart by the heading above it.
     """
     above: dict[int, str] = {}
     under, section, heads = "", "", list[str]()
@@ -92,7 +92,7 @@ def values(text: str, repeated: Container[str] = ()) -> Iterator[tuple[Place, st
             heads = _cells(line)
         elif set(line) - set("|:- "):
             cells = _cells(line)
-            first = len(NAME_HEADS) + (BACKEND_HEAD in heads)
+            first = len(NAME_HEADS) + sum(head in heads for head in (PRECISION_HEAD, BACKEND_HEAD))
             row = " ".join(cells[:first])
             nth = seen[under, section, row] = seen.get((under, section, row), 0) + 1
             for head, cell in zip(heads[first:], cells[first:], strict=False):

@@ -4,8 +4,8 @@ from typing import Any, Tuple
 
 from mxnet.gluon import HybridBlock
 
-# Where smooth L1 turns from a square to a line: of the region proposals' offsets, and of the regions'.
-PROPOSAL_BETA, REGION_BETA = 1 / 9, 1.0
+# Where smooth L1 of the region proposals' offsets turns from a square to a line, in Detectron and GluonCV.
+PROPOSAL_BETA = 1 / 9
 
 
 class ProposalLoss(HybridBlock):
@@ -27,7 +27,7 @@ class ProposalLoss(HybridBlock):
         scores, offsets = F.take(scores.reshape((-1,)), places), F.take(offsets.reshape((-1, 4)), places)
         count = F.maximum((wanted >= 0).sum(), F.ones((1,)))
         entropy = cross_entropy(F, scores, wanted) * (wanted >= 0)
-        far = F.smooth_l1(offsets - targets, scalar=PROPOSAL_BETA**-0.5).sum(axis=1) * (wanted > 0)
+        far = smooth_l1(F, offsets - targets, PROPOSAL_BETA).sum(axis=1) * (wanted > 0)
         return F.broadcast_div(entropy.sum(), count), F.broadcast_div(far.sum(), count)
 
 
@@ -35,8 +35,12 @@ class RegionLoss(HybridBlock):
     """Of the regions: their classes, and where the objects among them are.
 
     scores [B, R, K + 1], offsets [B, P, K, 4], wanted classes [B, R] (0 background, -1 not sampled), targets and
-    weights [B, P, K, 4].
+    weights [B, P, K, 4]. ``box_loss_beta`` is the recipe's.
     """
+
+    def __init__(self, box_loss_beta: float) -> None:
+        super().__init__()
+        self._beta = box_loss_beta
 
     def hybrid_forward(  # noqa: D102
         self,
@@ -50,7 +54,7 @@ class RegionLoss(HybridBlock):
         counted = wanted >= 0
         count = F.maximum(counted.sum(), F.ones((1,)))
         entropy = -F.pick(F.log_softmax(scores, axis=-1), F.relu(wanted), axis=-1) * counted
-        far = F.smooth_l1(offsets - targets, scalar=REGION_BETA**-0.5) * weights
+        far = smooth_l1(F, offsets - targets, self._beta) * weights
         return F.broadcast_div(entropy.sum(), count), F.broadcast_div(far.sum(), count)
 
 
@@ -60,6 +64,11 @@ class MaskLoss(HybridBlock):
     def hybrid_forward(self, F: Any, masks: Any, targets: Any, weights: Any) -> Any:  # noqa: D102
         count = F.maximum(weights.sum(), F.ones((1,)))
         return F.broadcast_div((cross_entropy(F, masks, targets) * weights).sum(), count)
+
+
+def smooth_l1(F: Any, away: Any, beta: float) -> Any:
+    """Smooth L1 (Girshick 2015, arXiv:1504.08083) of every number: a square up to ``beta``, then a line; 0: L1."""
+    return F.smooth_l1(away, scalar=beta**-0.5) if beta else F.abs(away)
 
 
 def cross_entropy(F: Any, logits: Any, wanted: Any) -> Any:

@@ -2,7 +2,7 @@
 
 Feature pyramid levels 3 to 7, nine anchors at each place (three scales an octave, three shapes), a class and a box
 subnet that all levels share, focal loss. In every number the same as torchvision's, which the tests hold it to: P6
-comes from P5, anchors are rounded to whole pixels, a matched box is regressed with L1.
+comes from P5, anchors are rounded to whole pixels.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 from gluoncv.model_zoo.resnetv1b import ResNetV1b
 from mxnet.gluon import HybridBlock, nn
 
-from models.gluoncv.losses import cross_entropy
+from models.gluoncv.losses import cross_entropy, smooth_l1
 
 STRIDES = (8, 16, 32, 64, 128)
 SCALES_PER_OCTAVE = 3
@@ -227,11 +227,14 @@ def decoded(F: Any, anchors: Any, offsets: Any) -> Any:
 
 
 class Loss(HybridBlock):
-    """Focal loss of the classes (equation 5) and L1 of the offsets, over an image's number of foreground anchors."""
+    """Focal loss of the classes (equation 5) and smooth L1 of the offsets, over an image's number of foreground
+    anchors. ``box_loss_beta`` is the recipe's: where smooth L1 turns from a square to a line.
+    """
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, box_loss_beta: float) -> None:
         super().__init__()
         self._classes = classes
+        self._beta = box_loss_beta
 
     def hybrid_forward(self, F: Any, logits: Any, offsets: Any, wanted: Any, targets: Any) -> Tuple[Any, Any]:
         """Logits [B, N, K], offsets [B, N, 4], wanted classes [B, N] and offsets [B, N, 4] to two scalars [1]."""
@@ -240,7 +243,7 @@ class Loss(HybridBlock):
         focal = focal_loss(F, logits, F.one_hot(wanted, depth=self._classes)).sum(axis=2)
         counted = F.where(wanted == BETWEEN, F.zeros_like(focal), focal)
         # Chosen, not multiplied: the offsets of a padded box may be infinite.
-        far = F.abs(offsets - targets).sum(axis=2)
+        far = smooth_l1(F, offsets - targets, self._beta).sum(axis=2)
         near = F.where(foreground, far, F.zeros_like(far))
         return (counted.sum(axis=1) / count).mean(), (near.sum(axis=1) / count).mean()
 

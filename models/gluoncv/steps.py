@@ -84,7 +84,7 @@ def build_step(detector: Detector, share: int) -> Step:
 
 def retinanet_step(detector: Detector, share: int) -> Step:
     """RetinaNet's losses, by their names in torchvision."""
-    targets, loss = retinanet.Targets(share), retinanet.Loss(len(detector.category_ids))
+    targets, loss = retinanet.Targets(share), retinanet.Loss(len(detector.category_ids), box_loss_beta(detector))
     for block in (targets, loss):
         block.hybridize()
 
@@ -96,6 +96,11 @@ def retinanet_step(detector: Detector, share: int) -> Step:
         return {"classification": classification, "bbox_regression": regression}
 
     return step
+
+
+def box_loss_beta(detector: Detector) -> float:
+    """Where smooth L1 of the detector's boxes turns from a square to a line."""
+    return float(detector.cell["recipe"]["model"]["box_loss_beta"])
 
 
 class Regions(NamedTuple):
@@ -120,7 +125,8 @@ class Regions(NamedTuple):
 
 def region_step(detector: Detector) -> Step:
     """Faster and Mask R-CNN's losses, by their names in torchvision."""
-    of_proposals, of_regions, of_masks = losses.ProposalLoss(), losses.RegionLoss(), losses.MaskLoss()
+    of_proposals, of_masks = losses.ProposalLoss(), losses.MaskLoss()
+    of_regions = losses.RegionLoss(box_loss_beta(detector))
     for block in (of_proposals, of_regions, of_masks):
         block.hybridize()
 

@@ -35,7 +35,10 @@ class NodeWorkspace:
         cell = {
             "dataset": "shapes",
             "phases": ["train"],
-            "recipe": {"lr_schedule": {"iterations": self.iterations, "milestones": []}},
+            "recipe": {
+                "base_batch_size": None,
+                "lr_schedule": {"iterations": self.iterations, "milestones": []},
+            },
             "trust": {"on_noise": "mark"},
         }
         changes = {

@@ -8,6 +8,7 @@ import json
 import signal
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BACKEND = "gluoncv" if importlib.util.find_spec("mxnet") else "torchvision"
 WIDTH, HEIGHT = 80, 64
 PUBLISHED: dict[str, Any] = {
+    "base_batch_size": None,
     "input": {"min_size": 800, "max_size": 1333, "flip_probability": 0.5},
     "model": {
         "backbone_weights": "none",
@@ -38,6 +40,7 @@ PUBLISHED: dict[str, Any] = {
         "rpn_post_nms": {"train": 2000, "test": 1000},
         "rpn_batch_per_image": 256,
         "roi_batch_per_image": 512,
+        "box_loss_beta": 1.0,
     },
     "optimizer": {"name": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 0.0001, "clip_norm": None},
     "lr_schedule": {
@@ -70,7 +73,7 @@ SMALL = {
 
 def recipe(*changes: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The published recipe (but for its length and weights) with changed values."""
-    merged = {part: dict(values) for part, values in PUBLISHED.items()}
+    merged = deepcopy(PUBLISHED)
     for change in changes:
         for part, values in change.items():
             merged[part].update(values)

@@ -64,7 +64,8 @@ def write_resnets(folder: Path) -> None:
 def write_retinanet(folder: Path, head_norm: str) -> None:
     """A RetinaNet with random weights, and what it makes of two images: outputs, anchors, targets, losses, boxes."""
     backbone = {"backbone_weights": str(folder / "r18.pth"), "batch_norm": "frozen"}
-    values = cell("retinanet_fpn", "r18", {"model": {"fpn_channels": 32, "head_norm": head_norm, **backbone}})
+    changes = {"fpn_channels": 32, "head_norm": head_norm, "box_loss_beta": 0, **backbone}
+    values = cell("retinanet_fpn", "r18", {"model": changes})
     values["recipe"]["test"]["score_threshold"] = 0.3
     model = build_detector(values, CLASSES).eval()
     assert isinstance(model, RetinaNet)
@@ -93,7 +94,7 @@ def write_retinanet(folder: Path, head_norm: str) -> None:
         offsets=torch.stack([one[1] for one in matched]),
         **outputs,
         classification=losses["classification"],
-        bbox_regression_loss=losses["bbox_regression"],
+        **{"box_loss_0": losses["bbox_regression"], "box_loss_0.11": smooth(outputs["bbox_regression"], matched, 0.11)},
         **found,
     )
 
@@ -106,6 +107,16 @@ def matched_to(model: RetinaNet, anchors: Tensor, target: dict[str, Tensor]) -> 
     boxes = target["boxes"][matched.clamp(min=0)]
     offsets = model.box_coder.encode_single(boxes, anchors)
     return matched, torch.where((matched >= 0)[:, None], offsets, 0)
+
+
+def smooth(offsets: Tensor, matched: list[tuple[Tensor, Tensor]], beta: float) -> Tensor:
+    """The regression loss with smooth L1, each image's over its number of foreground anchors."""
+    losses = []
+    for found, (boxes, wanted) in zip(offsets, matched, strict=True):
+        is_object = boxes >= 0
+        loss = nn.functional.smooth_l1_loss(found[is_object], wanted[is_object], reduction="sum", beta=beta)
+        losses.append(loss / is_object.sum().clamp(min=1))
+    return torch.stack(losses).mean()
 
 
 def choose(

@@ -99,15 +99,16 @@ def test_offsets_decode_to_the_boxes_they_were_made_of() -> None:
     np.testing.assert_allclose(found[0].asnumpy(), boxes.asnumpy(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("beta", [0, 0.11])
 @pytest.mark.parametrize("hybrid", [False, True])
-def test_the_losses_are_those_of_the_paper_and_finite(hybrid: bool) -> None:
+def test_the_losses_are_those_of_the_paper_and_finite(hybrid: bool, beta: float) -> None:
     draw = np.random.RandomState(0)
     logits, offsets = draw.normal(size=(2, 5, 8)) * 3, draw.normal(size=(2, 5, 4))
     logits[0, 0, 0], logits[1, 2, 3] = 200, -200
     wanted, targets = targets_of(BOXES, CLASSES)
     wanted[0, 0] = retinanet.BETWEEN
     targets[0, 0] = np.inf
-    block = retinanet.Loss(8)
+    block = retinanet.Loss(8, beta)
     block.hybridize(active=hybrid)
     arrays = [mx.nd.array(values) for values in (logits, offsets, wanted, targets)]
     for array in arrays[:2]:
@@ -123,14 +124,15 @@ def test_the_losses_are_those_of_the_paper_and_finite(hybrid: bool) -> None:
         margin = np.where(right, logits[image], -logits[image])
         loss = np.logaddexp(0, -margin) * (1 - 1 / (1 + np.exp(-margin))) ** 2 * np.where(right, 0.25, 0.75)
         expected[0] += loss[wanted[image] != retinanet.BETWEEN].sum() / objects.sum() / 2
-        expected[1] += np.abs(offsets[image] - targets[image])[objects].sum() / objects.sum() / 2
+        far = np.abs(offsets[image] - targets[image])[objects]
+        expected[1] += np.where(far < beta, far**2 / (2 * beta or 1), far - beta / 2).sum() / objects.sum() / 2
     np.testing.assert_allclose([value.asscalar() for value in found], expected, rtol=1e-5)
     for array in arrays[:2]:
         assert np.isfinite(array.grad.asnumpy()).all()
 
 
 def test_an_image_without_objects_costs_only_what_is_believed_wrongly() -> None:
-    block = retinanet.Loss(2)
+    block = retinanet.Loss(2, 0.11)
     wanted = mx.nd.full((1, 5), retinanet.BACKGROUND)
     classification, regression = block(mx.nd.zeros((1, 5, 2)), mx.nd.ones((1, 5, 4)), wanted, mx.nd.zeros((1, 5, 4)))
     assert classification.asscalar() == pytest.approx(10 * 0.75 * 0.25 * np.log(2))
