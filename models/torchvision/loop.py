@@ -15,8 +15,9 @@ from models import report, worker
 from models.coco import Split, with_objects
 from models.schedule import batch_size, largest_samples, learning_rate, planned_iterations
 from models.torchvision.allocator import AllocatorPeaks
+from models.torchvision.batch import Batch
 from models.torchvision.checkpoint import save_weights
-from models.torchvision.data import Batch, training_batches
+from models.torchvision.data import training_batches
 from models.torchvision.exchange import heard, tell
 from models.torchvision.optim import build_optimizer, set_learning_rate
 from models.torchvision.precision import arithmetic
@@ -133,10 +134,8 @@ def train_step(
     model: nn.Module, batch: Batch, device: torch.device, optimizer: Optimizer, cell: dict[str, Any]
 ) -> dict[str, Tensor]:
     """One iteration; returns its losses, which a GPU may still be working at."""
-    images = [image.to(device, non_blocking=True).float().div_(255) for image in batch[0]]
-    targets = [{name: value.to(device, non_blocking=True) for name, value in target.items()} for target in batch[1]]
     with arithmetic(cell["precision"], device):
-        losses: dict[str, Tensor] = model(images, targets)
+        losses: dict[str, Tensor] = model(batch.to(device))
     optimizer.zero_grad(set_to_none=True)
     sum(losses.values(), start=torch.zeros((), device=device)).backward()
     clip_norm = cell["recipe"]["optimizer"]["clip_norm"]
