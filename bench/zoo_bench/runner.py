@@ -81,7 +81,7 @@ def run_cell(planned: PlannedCell, bench: Bench, setting: Setting, watcher: Watc
         StoreError: the job could not be started, or its record not be written.
     """
     run_id = new_run_id()
-    paths = JobPaths(setting.store.run_folder(run_id))
+    paths = JobPaths(setting.store.run_folder(run_id), setting.workspace.index)
     job = Job(
         run_id=run_id,
         cell=planned.cell,

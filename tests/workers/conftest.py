@@ -126,6 +126,7 @@ class Cells:
                 "model": str(folder / "model.safetensors"),
                 "detections": str(folder / "detections.json"),
                 "enough": str(folder / "enough"),
+                "index": str(self.dataset / "index"),
             },
         }
         return {**job, **changes}

@@ -15,7 +15,7 @@ from models.torchvision import data
 
 @pytest.fixture
 def split(dataset: Path) -> Split:
-    return read_split(dataset, dataset / "instances.json", masks=True)
+    return read_split(dataset, dataset / "instances.json", dataset / "index", masks=True)
 
 
 def test_a_flip_moves_image_boxes_and_masks_together(split: Split) -> None:
