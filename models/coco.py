@@ -191,12 +191,17 @@ def load_pixels(sample: Sample) -> np.ndarray:
             pixels = np.array(image.convert("RGB"))
     except OSError as error:
         raise worker.WorkerError(f"cannot read the image {sample.path}: {error}", kind="data") from error
-    if pixels.shape[:2] != (sample.height, sample.width):
-        found = f"{pixels.shape[1]} x {pixels.shape[0]}"
+    check_size(sample, *pixels.shape[:2])
+    return pixels
+
+
+def check_size(sample: Sample, height: int, width: int) -> None:
+    """Raise WorkerError, "data", where an image file is not as large as its annotation says."""
+    if (height, width) != (sample.height, sample.width):
+        found = f"{width} x {height}"
         raise worker.WorkerError(
             f"{sample.path} is {found}, its annotation says {sample.width} x {sample.height}", kind="data"
         )
-    return pixels
 
 
 def load_masks(sample: Sample) -> np.ndarray:
