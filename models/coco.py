@@ -5,21 +5,46 @@ numpy, pillow and pycocotools, and Python 3.6 syntax, as in worker.py: the frame
 
 import json
 import os
-from collections import defaultdict
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union, overload
 
 import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
 from models import worker
+from models.index import Index, open_index, source_of, span
+from models.pack import pack
 
 Detection = Dict[str, Any]
 
 
+class Segmentations(NamedTuple):
+    """The segmentations of N objects, in pixels of the image as it is stored.
+
+    An object is the union of its polygons. ``points`` [P, 2] are the x, y of all corners, float32; ``polygon_ends`` [K]
+    says where in ``points`` each polygon ends, ``object_ends`` [N] where in ``polygon_ends`` each object ends, both
+    int64. An object that came as run lengths has no polygons, but those, compressed, in ``runs`` [N]; empty for the
+    others.
+    """
+
+    points: np.ndarray
+    polygon_ends: np.ndarray
+    object_ends: np.ndarray
+    runs: Tuple[bytes, ...]
+
+    def polygons(self, number: int) -> List[np.ndarray]:
+        """The polygons of one object, each as x, y, x, y and so on."""
+        parts = span(self.object_ends, number, number + 1)
+        return [self.points[span(self.polygon_ends, part, part + 1)].ravel() for part in range(parts.start, parts.stop)]
+
+
 class Sample(NamedTuple):
-    """One image with its objects: boxes [N, 4] as x1, y1, x2, y2 in pixels, category ids [N], COCO segmentations."""
+    """One image with its N objects: boxes [N, 4] as x1, y1, x2, y2 in pixels, float32, and category ids [N], int64.
+
+    ``segmentations`` is None where masks are not wanted. None of the arrays can be written to.
+    """
 
     image_id: int
     path: Path
@@ -27,13 +52,75 @@ class Sample(NamedTuple):
     height: int
     boxes: np.ndarray
     labels: np.ndarray
-    segmentations: Tuple[Any, ...]
+    segmentations: Optional[Segmentations]
+
+
+class Samples(Sequence[Sample]):
+    """Images of an annotation file as a sequence that makes a `Sample` when it is asked for one.
+
+    A slice is a sequence of the same kind. Processes that are forked share all there is: an index, mapped from a file,
+    and the numbers of the images ``chosen`` from it.
+    """
+
+    def __init__(self, index: Index, images: Path, masks: bool, chosen: np.ndarray) -> None:
+        self._index = index
+        self._images = images
+        self._masks = masks
+        self._chosen = chosen
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    @overload
+    def __getitem__(self, place: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "Samples": ...
+
+    def __getitem__(self, place: Union[int, slice]) -> Union[Sample, "Samples"]:
+        if isinstance(place, slice):
+            return Samples(self._index, self._images, self._masks, self._chosen[place])
+        number, index = int(self._chosen[place]), self._index
+        objects = span(index.object_ends, number, number + 1)
+        width, height = index.sizes[number].tolist()
+        return Sample(
+            image_id=int(index.image_ids[number]),
+            path=self._images / _text(index.names[span(index.name_ends, number, number + 1)]),
+            width=width,
+            height=height,
+            boxes=index.boxes[objects],
+            labels=index.labels[objects],
+            segmentations=_segmentations(index, objects) if self._masks else None,
+        )
+
+    def with_objects(self) -> "Samples":
+        """Those that have at least one box."""
+        counts = np.diff(np.append(0, self._index.object_ends))
+        return Samples(self._index, self._images, self._masks, self._chosen[counts[self._chosen] > 0])
+
+
+def _segmentations(index: Index, objects: slice) -> Segmentations:
+    parts = span(index.part_ends, objects.start, objects.stop)
+    points = span(index.polygon_ends, parts.start, parts.stop)
+    return Segmentations(
+        points=index.points[points],
+        polygon_ends=index.polygon_ends[parts] - points.start,
+        object_ends=index.part_ends[objects] - parts.start,
+        runs=tuple(
+            index.runs[span(index.run_ends, number, number + 1)].tobytes()
+            for number in range(objects.start, objects.stop)
+        ),
+    )
+
+
+def _text(letters: np.ndarray) -> str:
+    return letters.tobytes().decode("utf-8")
 
 
 class Split(NamedTuple):
     """One annotation file: its samples in file order, and its category ids in rising order."""
 
-    samples: Tuple[Sample, ...]
+    samples: Samples
     category_ids: Tuple[int, ...]
 
 
@@ -47,89 +134,90 @@ def read_splits(job: Dict[str, Any]) -> Dict[str, Split]:
     splits = {}
     for name in (name for name, is_needed in needed.items() if is_needed):
         folder = job["dataset"][name]
+        images, annotations = Path(folder["images"]), Path(folder["annotations"])
         # Only what is trained on needs masks: the harness scores the rest.
-        splits[name] = read_split(Path(folder["images"]), Path(folder["annotations"]), masks and name == "train")
+        splits[name] = read_split(images, annotations, Path(job["paths"]["index"]), masks and name == "train")
         if not splits[name].samples:
-            raise worker.WorkerError(f"{folder['annotations']} has no images", kind="data")
+            raise worker.WorkerError(f"{annotations} has no images", kind="data")
     return splits
 
 
-def read_split(images: Path, annotations: Path, masks: bool) -> Split:
-    """Read a COCO annotation file. Crowd regions and boxes without an area are left out.
+def read_split(images: Path, annotations: Path, index: Path, masks: bool) -> Split:
+    """Read a COCO annotation file, or what was made of it before in the folder ``index``; see `models.index`.
 
-    Raises WorkerError of kind "data" for a file that cannot be read, or, where ``masks`` asks for them, an object
-    without a segmentation.
+    Crowd regions and boxes without an area are left out. Raises WorkerError of kind "data" for a file that cannot be
+    read, a folder that cannot be written to, or, where ``masks`` asks for them, an object without a segmentation.
     """
+    with _readable(annotations):
+        source = source_of(annotations)
     try:
-        content = json.loads(annotations.read_text(encoding="utf-8"))
-        objects: Dict[int, List[Dict[str, Any]]] = defaultdict(list)
-        for item in content.get("annotations", []):
-            if not item.get("iscrowd", 0):
-                objects[item["image_id"]].append(item)
-        samples = tuple(_sample(images, image, objects[image["id"]], masks) for image in content["images"])
-        category_ids = tuple(sorted(category["id"] for category in content["categories"]))
-        used = {int(label) for sample in samples for label in sample.labels}
-        if not category_ids or not used.issubset(category_ids):
-            raise ValueError(f"its objects are of categories {sorted(used)}, it declares {list(category_ids)}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        found = open_index(source, index, lambda: _packed(annotations))
+    except OSError as error:
+        raise worker.WorkerError(
+            f"cannot keep the index of {annotations} in {index}: {error}; free some space or mend the permissions",
+            kind="data",
+        ) from error
+    if masks and found.mask_problem.size:
+        raise worker.WorkerError(f"{annotations}: {_text(found.mask_problem)}", kind="data")
+    samples = Samples(found, images, masks, np.arange(len(found.image_ids)))
+    return Split(samples, tuple(found.category_ids.tolist()))
+
+
+@contextmanager
+def _readable(annotations: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise worker.WorkerError(f"cannot read the annotations {annotations}: {error!r}", kind="data") from error
-    return Split(samples, category_ids)
 
 
-def with_objects(samples: Sequence[Sample]) -> Tuple[Sample, ...]:
+def _packed(annotations: Path) -> Index:
+    with _readable(annotations):
+        return pack(annotations)
+
+
+def with_objects(samples: Samples) -> Samples:
     """The samples a detector can learn from: those with at least one box. Raises WorkerError, "data", for none."""
-    found = tuple(sample for sample in samples if len(sample.boxes))
+    found = samples.with_objects()
     if not found:
         raise worker.WorkerError("no training image has an object", kind="data")
     return found
-
-
-def _sample(folder: Path, image: Dict[str, Any], objects: List[Dict[str, Any]], masks: bool) -> Sample:
-    width, height = image["width"], image["height"]
-    corners = np.array([item["bbox"] for item in objects], dtype=np.float32).reshape(-1, 4)
-    corners[:, 2:] += corners[:, :2]
-    corners = corners.clip(0, np.array([width, height, width, height], dtype=np.float32))
-    kept = np.flatnonzero((corners[:, 2:] > corners[:, :2]).all(axis=1))
-    if masks:
-        for index in kept:
-            if not objects[index].get("segmentation"):
-                raise worker.WorkerError(f"object {objects[index].get('id')} has no segmentation", kind="data")
-    return Sample(
-        image_id=image["id"],
-        path=folder / image["file_name"],
-        width=width,
-        height=height,
-        boxes=corners[kept],
-        labels=np.array([objects[index]["category_id"] for index in kept], dtype=np.int64),
-        segmentations=tuple(objects[index]["segmentation"] for index in kept) if masks else (),
-    )
 
 
 def load_pixels(sample: Sample) -> np.ndarray:
     """The image as uint8 [height, width, 3], RGB. Raises WorkerError of kind "data" where the file is not it."""
     try:
         with Image.open(sample.path) as image:
-            pixels = np.array(image.convert("RGB"))
+            pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except OSError as error:
         raise worker.WorkerError(f"cannot read the image {sample.path}: {error}", kind="data") from error
-    if pixels.shape[:2] != (sample.height, sample.width):
-        found = f"{pixels.shape[1]} x {pixels.shape[0]}"
-        raise worker.WorkerError(
-            f"{sample.path} is {found}, its annotation says {sample.width} x {sample.height}", kind="data"
-        )
+    check_size(sample, *pixels.shape[:2])
     return pixels
 
 
+def check_size(sample: Sample, height: int, width: int) -> None:
+    """Raise WorkerError, "data", where an image file is not as large as its annotation says."""
+    if (height, width) != (sample.height, sample.width):
+        found = f"{width} x {height}"
+        raise worker.WorkerError(
+            f"{sample.path} is {found}, its annotation says {sample.width} x {sample.height}", kind="data"
+        )
+
+
 def load_masks(sample: Sample) -> np.ndarray:
-    """The objects' masks as uint8 [N, height, width], from polygons or run lengths, compressed or not."""
-    masks = np.zeros((len(sample.segmentations), sample.height, sample.width), dtype=np.uint8)
-    for index, segmentation in enumerate(sample.segmentations):
-        if isinstance(segmentation, dict) and not isinstance(segmentation["counts"], list):
-            masks[index] = rle.decode(segmentation)
-            continue
-        encoded = rle.frPyObjects(segmentation, sample.height, sample.width)
-        masks[index] = rle.decode(rle.merge(encoded) if isinstance(encoded, list) else encoded)
+    """The objects' masks as uint8 [N, height, width]; the sample is of a split that was read with masks."""
+    shapes, size = sample.segmentations, [sample.height, sample.width]
+    masks = np.zeros((len(shapes.runs), *size), dtype=np.uint8)
+    for number, runs in enumerate(shapes.runs):
+        if not runs:
+            runs = rle.merge(rle.frPyObjects(shapes.polygons(number), *size))["counts"]
+        masks[number] = decoded(runs, size)
     return masks
+
+
+def decoded(runs: bytes, size: Sequence[int]) -> np.ndarray:
+    """The mask uint8 [height, width] of compressed run lengths; ``size`` is (height, width)."""
+    return rle.decode({"size": list(size), "counts": runs})
 
 
 def encode(

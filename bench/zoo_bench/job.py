@@ -26,9 +26,11 @@ STAGES = ((signal.SIGINT, 15.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
 
 @dataclass(frozen=True)
 class JobPaths:
-    """Every file of one run, by name."""
+    """Every file of one run, by name, and the folder of what all runs share."""
 
     output: Path
+    index: Path
+    """What a backend made of annotation files; it may be removed at any time between runs."""
 
     @property
     def job(self) -> Path:
@@ -128,6 +130,7 @@ class Job:
                 "detections": str(self.paths.detections),
                 "enough": str(self.paths.enough),
                 "checkpoints": str(self.checkpoints),
+                "index": str(self.paths.index),
             },
             "trial": self.trial,
         }

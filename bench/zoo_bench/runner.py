@@ -108,7 +108,7 @@ def attempt(
     Raises:
         StoreError: the job could not be started.
     """
-    paths = JobPaths(folder)
+    paths = JobPaths(folder, setting.workspace.index)
     job = Job(
         run_id=folder.name,
         cell=planned.cell,

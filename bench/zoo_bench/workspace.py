@@ -75,13 +75,18 @@ class Workspace:
 
     @property
     def state(self) -> Path:
-        """What can be made again: environments, generated datasets, locks."""
+        """What can be made again: environments, generated datasets, indexes, locks."""
         return self.root / ".zoo-bench"
 
     @property
     def envs(self) -> Path:
         """Worker environments."""
         return self.state / "envs"
+
+    @property
+    def index(self) -> Path:
+        """What workers made of annotation files."""
+        return self.state / "index"
 
 
 def _current_folder() -> Path:

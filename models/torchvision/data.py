@@ -1,9 +1,10 @@
-"""COCO-format images for torchvision's detectors, as tensors, loaded ahead."""
+"""COCO-format images for torchvision's detectors, decoded, resized and put into batches ahead of the training."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,55 +12,62 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from models import worker
-from models.coco import Sample, load_masks, load_pixels
-from models.schedule import EndlessBatches, batch_size
+from models.coco import Sample, load_pixels
+from models.schedule import Drawn, EndlessBatches, batch_size
+from models.torchvision.batch import Batch, Outlines, Target
+from models.torchvision.resize import Objects, output_size, resize_image, resize_objects
 
-Target = dict[str, Tensor]
-Batch = tuple[list[Tensor], list[Target]]
+MULTIPLE = 32  # of the sides of a batch: the coarsest level of a feature pyramid
 
 
 def load_image(sample: Sample) -> Tensor:
-    """The image as uint8 [3, height, width], RGB. Raises WorkerError of kind "data" where the file is not it."""
-    return torch.from_numpy(load_pixels(sample)).permute(2, 0, 1).contiguous()
+    """The image as uint8 [3, height, width], RGB, pixel by pixel in memory.
+
+    Raises WorkerError of kind "data" where the file is not it.
+    """
+    return torch.from_numpy(load_pixels(sample)).permute(2, 0, 1)
 
 
-def flipped(image: Tensor, target: Target) -> tuple[Tensor, Target]:
-    """Mirror an image and its objects left to right."""
-    width = image.shape[-1]
-    mirrored = dict(target)
-    mirrored["boxes"] = target["boxes"][:, [2, 1, 0, 3]] * torch.tensor([-1.0, 1.0, -1.0, 1.0])
-    mirrored["boxes"][:, [0, 2]] += width
-    if "masks" in target:
-        mirrored["masks"] = target["masks"].flip(-1)
-    return image.flip(-1), mirrored
+@dataclass(frozen=True)
+class Loaded:
+    """A batch as a loading process hands it over."""
+
+    images: Tensor
+    sizes: tuple[tuple[int, int], ...]
+    objects: tuple[Objects, ...]
+
+    def pin_memory(self) -> Loaded:
+        """The same, for a GPU to fetch by itself; torch's DataLoader calls it."""
+        return replace(self, images=self.images.pin_memory())
+
+    def batch(self) -> Batch:
+        """The batch that a detector is trained on."""
+        return Batch(self.images, self.sizes, tuple(_target(objects) for objects in self.objects))
 
 
-class TrainingSet(Dataset["tuple[Tensor, Target] | worker.WorkerError"]):
-    """Images and targets by (index, flip): the sampler draws the flips, so workers change nothing.
+def _target(objects: Objects) -> Target:
+    outlines = None if objects.outlines is None else Outlines(*map(torch.as_tensor, objects.outlines))
+    return Target(torch.from_numpy(objects.boxes), torch.from_numpy(objects.labels), outlines)
+
+
+class TrainingSet(Dataset["tuple[Tensor, Objects] | worker.WorkerError"]):
+    """Resized images and objects by (index, flip): the sampler draws the flips, so workers change nothing.
 
     A failure is returned, not raised: the loader would turn it into a page of its own traceback.
     """
 
-    def __init__(self, samples: Sequence[Sample], masks: bool) -> None:
+    def __init__(self, samples: Sequence[Sample], min_size: int, max_size: int) -> None:
         self._samples = samples
-        self._masks = masks
+        self._limits = (min_size, max_size)
 
-    def __getitem__(self, drawn: tuple[int, bool]) -> tuple[Tensor, Target] | worker.WorkerError:
+    def __getitem__(self, drawn: Drawn) -> tuple[Tensor, Objects] | worker.WorkerError:
         index, flip = drawn
+        sample = self._samples[index]
+        size = output_size((sample.height, sample.width), *self._limits)
         try:
-            return self._load(self._samples[index], flip)
+            return resize_image(load_image(sample), size, flip), resize_objects(sample, size, flip)
         except worker.WorkerError as error:
             return error
-
-    def _load(self, sample: Sample, flip: bool) -> tuple[Tensor, Target]:
-        target = {
-            "boxes": torch.from_numpy(sample.boxes.copy()),
-            "labels": torch.from_numpy(sample.labels.copy()),
-        }
-        if self._masks:
-            target["masks"] = torch.from_numpy(load_masks(sample))
-        image = load_image(sample)
-        return flipped(image, target) if flip else (image, target)
 
 
 class ImageSet(Dataset["Tensor | worker.WorkerError"]):
@@ -81,20 +89,32 @@ class ImageSet(Dataset["Tensor | worker.WorkerError"]):
 def training_batches(
     samples: Sequence[Sample], cell: dict[str, Any], start: int = 0, share: tuple[int, int] = (0, 1)
 ) -> Iterator[Batch]:
-    """A rank's share of the cell's batches without end, but for the first ``start``.
+    """Batches without end, from number ``start`` on; of each, the part of one rank: ``share`` is (rank, ranks).
 
-    The same under one seed for any number of loading processes (0: in this one).
+    With outlines where the samples have segmentations. The same under one seed for any number of loading processes.
     """
-    flip = cell["recipe"]["input"]["flip_probability"]
-    loader = DataLoader(
-        TrainingSet(samples, cell["masks"]),
-        batch_sampler=EndlessBatches(samples, batch_size(cell), flip, cell["seed"], start, share),
-        collate_fn=_as_lists,
-        # Of its own: it draws a number when it begins, which a training that is resumed would miss.
-        generator=torch.Generator(),
-        **_worker_values(cell["runtime"]["data_workers"]),
-    )
-    return _raised(loader)
+    given, workers = cell["recipe"]["input"], cell["runtime"]["data_workers"]
+    drawn = EndlessBatches(samples, batch_size(cell), given["flip_probability"], cell["seed"], start, share)
+    images = TrainingSet(samples, given["min_size"], given["max_size"])
+    # A generator of its own: the loader draws a number when it begins, which a training that is resumed would miss.
+    own = torch.Generator()
+    loader = DataLoader(images, batch_sampler=drawn, collate_fn=collate, generator=own, **_worker_values(workers))
+    return (loaded.batch() for loaded in _raised(loader))
+
+
+def collate(items: list[tuple[Tensor, Objects] | worker.WorkerError]) -> Loaded | worker.WorkerError:
+    """Put images into one tensor [B, 3, H, W], black where they end; or the first failure."""
+    good = []
+    for item in items:
+        if isinstance(item, worker.WorkerError):
+            return item
+        good.append(item)
+    sizes = tuple((image.shape[1], image.shape[2]) for image, _ in good)
+    height, width = (-(-max(sides) // MULTIPLE) * MULTIPLE for sides in zip(*sizes, strict=True))
+    images = torch.zeros((len(good), height, width, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    for place, (image, _) in zip(images, good, strict=True):
+        place[:, : image.shape[1], : image.shape[2]] = image
+    return Loaded(images, sizes, tuple(objects for _, objects in good))
 
 
 def image_stream(samples: Sequence[Sample], workers: int) -> Iterator[Tensor]:
@@ -111,14 +131,15 @@ def _raised(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 def _worker_values(workers: int) -> dict[str, Any]:
+    pinned = {"pin_memory": torch.cuda.is_available()}
     if not workers:
-        return {"num_workers": 0}
+        return pinned
     # Forked workers are there at once; a spawned one imports torch for seconds. They never touch the GPU.
     return {
+        **pinned,
         "num_workers": workers,
         "multiprocessing_context": "fork",
         "worker_init_fn": _start_worker,
-        "pin_memory": torch.cuda.is_available(),
     }
 
 
@@ -127,10 +148,3 @@ def _start_worker(_index: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
-
-
-def _as_lists(items: list[Any]) -> Batch | worker.WorkerError:
-    failure = next((item for item in items if isinstance(item, worker.WorkerError)), None)
-    if failure is not None:
-        return failure
-    return [image for image, _ in items], [target for _, target in items]

@@ -51,6 +51,9 @@ class RegionHeads(RoIHeads):
 
     box_loss_beta: float
 
+    def check_targets(self, targets: list[dict[str, Tensor]] | None) -> None:
+        """Nothing: torchvision looks for masks here, and ours come as outlines."""
+
     def losses(
         self,
         features: dict[str, Tensor],

@@ -135,6 +135,7 @@ class Cells:
                 "detections": str(folder / "detections.json"),
                 "enough": str(folder / "enough"),
                 "checkpoints": str(folder / "checkpoints"),
+                "index": str(self.dataset / "index"),
             },
             "trial": False,
         }

@@ -37,9 +37,9 @@ def built(
     return build_detector(values, category_ids, list(contexts), SHARE // len(contexts), 8, has_checkpoint=False)
 
 
-def samples_of(dataset: Path, masks: bool = True) -> tuple[coco.Sample, ...]:
+def samples_of(dataset: Path, masks: bool = True) -> coco.Samples:
     """All images of the small dataset, the last without objects."""
-    return coco.read_split(dataset, dataset / "instances.json", masks).samples
+    return coco.read_split(dataset, dataset / "instances.json", dataset / "index", masks).samples
 
 
 def batches_of(detector: Detector, dataset: Path, count: int) -> list[data.Batch]:

@@ -17,7 +17,7 @@ from gluoncv.data.transforms.image import resize_short_within
 from small import CATEGORY_IDS, CPU, batches_of, built, samples_of, small_cell
 
 from models import worker
-from models.coco import Sample, with_objects
+from models.coco import Samples, with_objects
 from models.gluoncv import data
 from models.gluoncv.detectors import proposal_levels
 from models.gluoncv.loop import wanted_of
@@ -28,18 +28,18 @@ LEVELS = (data.AnchorLevel(8, (16,), (0.5, 1, 2)), data.AnchorLevel(16, (32,), (
 
 
 @pytest.fixture(scope="module")
-def samples(dataset: Path) -> tuple[Sample, ...]:
+def samples(dataset: Path) -> Samples:
     return with_objects(samples_of(dataset))
 
 
-def test_an_image_that_is_not_flipped_nor_resized_is_the_file(samples: tuple[Sample, ...]) -> None:
+def test_an_image_that_is_not_flipped_nor_resized_is_the_file(samples: Samples) -> None:
     prepared = data.prepare(samples[0], False, AS_IT_IS)
     assert np.array_equal(prepared.pixels, cv2.imread(str(samples[0].path))[:, :, ::-1])
     assert prepared.boxes.tolist() == [[10, 20, 40, 44], [50, 8, 66, 24]]
     assert np.array_equal(prepared.masks, [block(10, 20, 30, 24), block(50, 8, 16, 16)])
 
 
-def test_a_flip_moves_image_boxes_and_masks_together(samples: tuple[Sample, ...]) -> None:
+def test_a_flip_moves_image_boxes_and_masks_together(samples: Samples) -> None:
     upright, mirrored = (data.prepare(samples[0], flip, AS_IT_IS) for flip in (False, True))
     assert np.array_equal(mirrored.pixels, upright.pixels[:, ::-1])
     assert mirrored.pixels.flags.c_contiguous
@@ -50,7 +50,7 @@ def test_a_flip_moves_image_boxes_and_masks_together(samples: tuple[Sample, ...]
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_resized_boxes_and_masks_stay_on_their_objects(flip: bool, samples: tuple[Sample, ...]) -> None:
+def test_resized_boxes_and_masks_stay_on_their_objects(flip: bool, samples: Samples) -> None:
     prepared = data.prepare(samples[0], flip, AS_IT_IS._replace(min_size=96, max_size=1000))
     assert prepared.pixels.shape == (96, 120, 3)
     for box, mask in zip(prepared.boxes, prepared.masks):
@@ -60,7 +60,7 @@ def test_resized_boxes_and_masks_stay_on_their_objects(flip: bool, samples: tupl
         assert mask.sum() == pytest.approx((box[2] - box[0]) * (box[3] - box[1]), rel=0.1)
 
 
-def test_category_ids_with_gaps_become_classes_in_their_order(samples: tuple[Sample, ...]) -> None:
+def test_category_ids_with_gaps_become_classes_in_their_order(samples: Samples) -> None:
     assert data.prepare(samples[0], False, AS_IT_IS).classes.tolist() == [0, 1]
     gaps = AS_IT_IS._replace(category_ids=(1, 2, 3, 7))
     assert data.prepare(samples[0], False, gaps).classes.tolist() == [0, 2]
@@ -162,7 +162,7 @@ def same(one: Any, other: Any) -> bool:
     return np.array_equal(one, other)
 
 
-def test_loading_processes_change_nothing_and_the_seed_does(samples: tuple[Sample, ...]) -> None:
+def test_loading_processes_change_nothing_and_the_seed_does(samples: Samples) -> None:
     detector = built(small_cell("mask-rcnn_fpn"))
 
     def batches(count: int, seed: int) -> list[data.Batch]:
@@ -184,7 +184,7 @@ def test_a_detector_that_finds_its_targets_itself_gets_no_proposals(dataset: Pat
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_an_image_that_breaks_in_a_loading_process_is_one_line(
-    samples: tuple[Sample, ...], tmp_path: Path, count: int, capfd: pytest.CaptureFixture[str]
+    samples: Samples, tmp_path: Path, count: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff no image")
     broken = [sample._replace(path=tmp_path / "broken.jpg") for sample in samples]

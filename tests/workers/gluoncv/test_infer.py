@@ -127,7 +127,7 @@ def test_detections_are_inside_of_the_image_best_first_and_named(detector: Detec
 
 def test_the_timed_stages_together_find_what_evaluation_finds(detector: Detector, cells: Cells) -> None:
     job = cells.job(detector.cell)
-    split = coco.read_split(cells.dataset, cells.dataset / "instances.json", masks=False)
+    split = coco.read_split(cells.dataset, cells.dataset / "instances.json", cells.dataset / "index", masks=False)
     events = worker.EventWriter(job["paths"]["events"])
     found = {}
     for count in (0, 2):
@@ -147,7 +147,7 @@ def test_the_timed_stages_together_find_what_evaluation_finds(detector: Detector
 def test_only_the_first_images_are_evaluated_where_the_cell_says_so(detector: Detector, cells: Cells) -> None:
     values = {**detector.cell, "measure": {**detector.cell["measure"], "evaluate_images": 2}}
     job = cells.job(values)
-    split = coco.read_split(cells.dataset, cells.dataset / "instances.json", masks=False)
+    split = coco.read_split(cells.dataset, cells.dataset / "instances.json", cells.dataset / "index", masks=False)
     events = worker.EventWriter(job["paths"]["events"])
     with data.Loaders(0) as loaders:
         infer.evaluate(detector._replace(cell=values), split, CPU, loaders, job, events)

@@ -13,8 +13,8 @@ from models import coco, worker
 
 
 @pytest.fixture
-def split(dataset: Path) -> coco.Split:
-    return coco.read_split(dataset, dataset / "instances.json", masks=True)
+def split(dataset: Path, tmp_path: Path) -> coco.Split:
+    return coco.read_split(dataset, dataset / "instances.json", tmp_path, masks=True)
 
 
 def test_crowds_and_boxes_without_area_are_left_out(split: coco.Split) -> None:
@@ -40,7 +40,7 @@ def test_boxes_are_cut_at_the_image(dataset: Path, tmp_path: Path) -> None:
     content = json.loads((dataset / "instances.json").read_text())
     content["annotations"] = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [60, -5, 40, 20]}]
     (tmp_path / "instances.json").write_text(json.dumps(content))
-    sample = coco.read_split(dataset, tmp_path / "instances.json", masks=False).samples[0]
+    sample = coco.read_split(dataset, tmp_path / "instances.json", tmp_path, masks=False).samples[0]
     assert sample.boxes.tolist() == [[60, 0, WIDTH, 15]]
 
 
@@ -48,7 +48,7 @@ def test_boxes_are_cut_at_the_image(dataset: Path, tmp_path: Path) -> None:
 def test_broken_annotations_are_a_data_error(content: str, tmp_path: Path) -> None:
     (tmp_path / "instances.json").write_text(content)
     with pytest.raises(worker.WorkerError, match="cannot read the annotations") as caught:
-        coco.read_split(tmp_path, tmp_path / "instances.json", masks=False)
+        coco.read_split(tmp_path, tmp_path / "instances.json", tmp_path, masks=False)
     assert caught.value.kind == "data"
 
 
@@ -57,7 +57,7 @@ def test_an_object_of_a_category_that_the_file_lacks_is_a_data_error(dataset: Pa
     content["categories"] = [{"id": 1}, {"id": 7}]
     (tmp_path / "instances.json").write_text(json.dumps(content))
     with pytest.raises(worker.WorkerError, match=r"categories \[1, 3\], it declares \[1, 7\]"):
-        coco.read_split(dataset, tmp_path / "instances.json", masks=False)
+        coco.read_split(dataset, tmp_path / "instances.json", tmp_path, masks=False)
 
 
 def test_an_image_that_is_not_what_its_annotation_says_is_a_data_error(split: coco.Split, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_an_image_that_is_not_what_its_annotation_says_is_a_data_error(split: co
         ("broken.jpg", "cannot read the image"),
         ("small.png", "is 10 x 12, its annotation says 80 x 64"),
     ):
-        other = coco.Sample(1, tmp_path / name, WIDTH, HEIGHT, sample.boxes, sample.labels, ())
+        other = coco.Sample(1, tmp_path / name, WIDTH, HEIGHT, sample.boxes, sample.labels, None)
         with pytest.raises(worker.WorkerError, match=said):
             coco.load_pixels(other)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from batches import batch_of, block
 from conftest import SMALL, cell
 from torch import Tensor, nn
 from torchvision.models import detection
@@ -64,7 +65,8 @@ def test_detections_equal_those_of_torchvisions_builder_with_the_same_weights(de
     assert len(expected["boxes"]) > 0
     assert expected.keys() == found.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value)
+        # Sums are taken in another order than torchvision's.
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-3 if name == "boxes" else 1e-4)
 
 
 @pytest.mark.parametrize(
@@ -73,10 +75,8 @@ def test_detections_equal_those_of_torchvisions_builder_with_the_same_weights(de
 def test_every_detector_learns_and_infers_on_a_shrunken_head(detector: str, backbone: str) -> None:
     torch.manual_seed(0)
     model = build_detector(cell(detector, backbone, SMALL), 4)
-    target = {"boxes": torch.tensor([[8.0, 8.0, 40.0, 44.0]]), "labels": torch.tensor([3])}
-    target["masks"] = torch.ones((1, 64, 64), dtype=torch.uint8)
     images = [torch.rand(3, 64, 64), torch.rand(3, 64, 64)]
-    loss = sum(model(images, [target, target]).values())
+    loss = sum(model(batch_of([block(8, 8, 32, 36)], images)).values())
     loss.backward()
     assert torch.isfinite(loss)
     assert all(parameter.grad is not None for parameter in model.parameters())

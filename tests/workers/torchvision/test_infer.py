@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_the_timed_stages_together_are_the_models_own_forward(detector: str, dataset: Path) -> None:
     torch.manual_seed(0)
-    sample = coco.read_split(dataset, dataset / "instances.json", masks=False).samples[0]
+    sample = coco.read_split(dataset, dataset / "instances.json", dataset / "index", masks=False).samples[0]
     model = build_detector(cell(detector, "r18", SMALL), 4).eval()
     pixels = data.load_image(sample)
     with torch.inference_mode():

@@ -66,7 +66,7 @@ def test_the_gradients_of_two_ranks_are_the_mean_of_what_one_process_computes_fo
     job = cells.job(values, phases=["train"])
     assert cells.run(job)[0] == 0
 
-    split = read_split(cells.dataset, cells.dataset / "instances.json", masks=True)
+    split = read_split(cells.dataset, cells.dataset / "instances.json", cells.dataset / "index", masks=True)
     samples = [sample for sample in split.samples if len(sample.boxes)]
     torch.manual_seed(values["seed"])
     model = build_detector(values, 4).train()
@@ -145,7 +145,7 @@ def test_a_rank_that_fails_ends_the_job_with_its_own_error(cells: Cells, tmp_pat
     """Rank 1 alone meets an image that is broken."""
     values = shared(ranks=2)
     job = cells.job(values, phases=["train"])
-    split = read_split(cells.dataset, cells.dataset / "instances.json", masks=False)
+    split = read_split(cells.dataset, cells.dataset / "instances.json", cells.dataset / "index", masks=False)
     samples = [sample for sample in split.samples if len(sample.boxes)]
     first = next(iter(EndlessBatches(samples, 2, 0.5, values["seed"], 0, (1, 2))))
     seen = {samples[index].image_id for index, _ in first}
