@@ -83,9 +83,7 @@ def test_images_and_boxes_are_torchvisions(samples: Samples, limits: tuple[int, 
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("limits", LIMITS)
-def test_outlines_are_the_masks_that_torchvision_resizes(
-    samples: Samples, limits: tuple[int, int], flip: bool
-) -> None:
+def test_outlines_are_the_masks_that_torchvision_resizes(samples: Samples, limits: tuple[int, int], flip: bool) -> None:
     for sample in samples:
         image, target = loaded(sample, flip, *limits)
         _, its = torchvisions(sample, flip, *limits)
@@ -124,9 +122,7 @@ def test_a_batch_is_black_beyond_its_images() -> None:
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("kind", ["jpeg", "png", "tiff"])
-def test_every_kind_of_image_is_what_pillow_makes_of_it(
-    samples: Samples, tmp_path: Path, mode: str, kind: str
-) -> None:
+def test_every_kind_of_image_is_what_pillow_makes_of_it(samples: Samples, tmp_path: Path, mode: str, kind: str) -> None:
     if (mode, kind) == ("CMYK", "png"):
         pytest.skip("png has no CMYK")
     path = tmp_path / f"image.{kind}"
