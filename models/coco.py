@@ -4,7 +4,6 @@ numpy, pillow and pycocotools, and Python 3.6 syntax, as in worker.py: the frame
 """
 
 import json
-import os
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
@@ -14,8 +13,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from models import worker
-
-Detection = Dict[str, Any]
+from models.detections import Detection
 
 
 class Sample(NamedTuple):
@@ -155,10 +153,3 @@ def encode(
             encoded["counts"] = str(encoded["counts"], "ascii")
             result["segmentation"] = encoded
     return results
-
-
-def write_detections(results: List[Detection], path: Path) -> None:
-    """Write a COCO results list, beside and renamed."""
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(json.dumps(results), encoding="utf-8")
-    os.replace(str(beside), str(path))

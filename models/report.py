@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Sequence, Tuple, TypeVar
 
 from models import worker
-from models.coco import Detection, Sample, Split, write_detections
+from models.coco import Detection, Sample, Split
+from models.detections import DetectionsWriter
 
 T = TypeVar("T")
 
@@ -124,11 +125,10 @@ def measure_inference(
 
 
 def evaluate(found: Iterable[List[Detection]], images: int, path: Path, events: worker.EventWriter) -> None:
-    """Write the detections of ``images`` images, which come one by one, for the harness to score."""
+    """Write the detections of ``images`` images, as they come one by one, for the harness to score."""
     events.write("eval_start", images=images)
-    results: List[Detection] = []
-    for index, detections in enumerate(found, start=1):
-        results += detections
-        events.write("eval_step", index=index, images=images)
-    write_detections(results, path)
-    events.write("eval_stop", detections=str(path), count=len(results))
+    with DetectionsWriter(path) as written:
+        for index, detections in enumerate(found, start=1):
+            written.add(detections)
+            events.write("eval_step", index=index, images=images)
+    events.write("eval_stop", detections=str(path), count=written.count)

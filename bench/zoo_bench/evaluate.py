@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zoo_bench.datasets.findings import FIRST_CASES
-from zoo_bench.detections import EvaluationError, GroundTruth, read_detections, read_ground_truth
 from zoo_bench.errors import nearest
+from zoo_bench.ground_truth import EvaluationError, GroundTruth, read_ground_truth
 from zoo_bench.recipe import Fraction
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from zoo_bench.detections import Detections
 
     # (iou thresholds, recall thresholds, categories, area ranges, detection limits)
     Precision = NDArray[np.float64]
@@ -80,25 +82,27 @@ def score(
     both files to some images; None takes all. A file without detections scores 0. Raises EvaluationError for
     files that cannot be scored.
     """
+    from zoo_bench.detections import read_detections  # and with it numpy, only where it is needed
+
     if scorer not in SCORERS:
         raise EvaluationError(f"there is no scorer '{scorer}'", hint=nearest(scorer, SCORERS))
     truth = read_ground_truth(annotations)
-    entries = read_detections(detections, truth)
+    found = read_detections(detections, truth)
     chosen = _chosen_images(truth, image_ids, annotations)
-    entries = [entry for entry in entries if entry["image_id"] in chosen]
-    boxes = [_only(entry, "bbox") for entry in entries if "bbox" in entry]
-    segments = [_only(entry, "segmentation") for entry in entries if "segmentation" in entry]
-    if masks and entries and not segments:
+    if len(chosen) < len(truth.sizes):
+        found = found.of_images(chosen)
+    with_boxes, with_masks = found.with_boxes(), found.with_masks()
+    if masks and len(found) and not len(with_masks):
         raise EvaluationError(
             f"{detections}: masks are to be scored, and no detection has a segmentation",
             hint="Score boxes alone, or have the worker write masks too.",
         )
-    truth_of_chosen = _limited(truth, chosen)
+    content = _limited(truth, chosen)
     return CocoScores(
-        box=_metrics(scorer, truth, truth_of_chosen, boxes, "bbox") if boxes or not entries else None,
-        mask=_metrics(scorer, truth, truth_of_chosen, segments, "segm") if masks else None,
+        box=_metrics(scorer, truth, content, with_boxes, "bbox") if len(with_boxes) or not len(found) else None,
+        mask=_metrics(scorer, truth, content, with_masks, "segm") if masks else None,
         images=len(chosen),
-        detections=len(entries),
+        detections=len(found),
         scorer=scorer,
     )
 
@@ -116,10 +120,6 @@ def _chosen_images(truth: GroundTruth, image_ids: Sequence[int] | None, path: Pa
     return chosen
 
 
-def _only(entry: dict[str, Any], shape: str) -> dict[str, Any]:
-    return {key: entry[key] for key in ("image_id", "category_id", "score", shape)}
-
-
 def _limited(truth: GroundTruth, chosen: frozenset[int]) -> dict[str, Any]:
     return {
         "images": [entry for entry in truth.content["images"] if entry["id"] in chosen],
@@ -129,11 +129,11 @@ def _limited(truth: GroundTruth, chosen: frozenset[int]) -> dict[str, Any]:
 
 
 def _metrics(
-    scorer: str, truth: GroundTruth, content: dict[str, Any], entries: list[dict[str, Any]], iou_type: IouType
+    scorer: str, truth: GroundTruth, content: dict[str, Any], found: Detections, iou_type: IouType
 ) -> MetricSet:
     # Both libraries report what they do on stdout.
     with contextlib.redirect_stdout(io.StringIO()):
-        stats, precision, category_ids = SCORERS[scorer](content, entries, iou_type)
+        stats, precision, category_ids = SCORERS[scorer](content, found, iou_type)
     numbers: dict[str, Any] = {name: _known(float(value)) for name, value in zip(METRICS, stats, strict=True)}
     per_class = {
         truth.categories[category]: _mean_known(precision[:, :, index, 0, -1])
@@ -152,11 +152,20 @@ def _mean_known(precision: Precision) -> float | None:
     return float(known.mean()) if known.size else None
 
 
-def _score_hotcoco(content: dict[str, Any], entries: list[dict[str, Any]], iou_type: IouType) -> Scored:
+def _score_hotcoco(content: dict[str, Any], found: Detections, iou_type: IouType) -> Scored:
     import hotcoco
+    import numpy as np
 
     truth = hotcoco.COCO(content)
-    evaluation = hotcoco.COCOeval(truth, truth.load_res(entries), iou_type)
+    table = np.column_stack([found.image_ids, found.boxes, found.scores, found.category_ids])
+    if iou_type == "bbox":
+        results = truth.load_res(table)
+    else:
+        table[:, 1:5] = 0
+        results = truth.load_res(table, segmentation=_segmentations(content, found))
+        # Else small, medium and large would go by the box.
+        results.update_anns(ids=np.arange(1, len(found) + 1), area=found.areas)
+    evaluation = hotcoco.COCOeval(truth, results, iou_type)
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
@@ -165,19 +174,35 @@ def _score_hotcoco(content: dict[str, Any], entries: list[dict[str, Any]], iou_t
     return list(evaluation.stats), arrays["precision"], evaluation.params.cat_ids
 
 
-def _score_pycocotools(content: dict[str, Any], entries: list[dict[str, Any]], iou_type: IouType) -> Scored:
+def _score_pycocotools(content: dict[str, Any], found: Detections, iou_type: IouType) -> Scored:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     # It writes into annotations as it scores; only the copies may change.
     truth = _indexed(COCO(), {**content, "annotations": [dict(entry) for entry in content["annotations"]]})
     # loadRes looks at the first entry and fails where there is none.
-    found = truth.loadRes(entries) if entries else _indexed(COCO(), {**content, "annotations": []})
-    evaluation = COCOeval(truth, found, iou_type)
+    entries = _entries(content, found, iou_type)
+    results = truth.loadRes(entries) if entries else _indexed(COCO(), {**content, "annotations": []})
+    evaluation = COCOeval(truth, results, iou_type)
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
     return list(evaluation.stats), evaluation.eval["precision"], evaluation.params.catIds
+
+
+def _segmentations(content: dict[str, Any], found: Detections) -> list[dict[str, Any]]:
+    sizes = {image["id"]: [image["height"], image["width"]] for image in content["images"]}
+    image_ids = found.image_ids.tolist()
+    return [
+        {"size": sizes[image_id], "counts": text} for image_id, text in zip(image_ids, found.counts, strict=True)
+    ]
+
+
+def _entries(content: dict[str, Any], found: Detections, iou_type: IouType) -> list[dict[str, Any]]:
+    columns = [column.tolist() for column in (found.image_ids, found.category_ids, found.scores)]
+    shape, values = ("bbox", found.boxes.tolist()) if iou_type == "bbox" else ("segmentation", _segmentations(content, found))
+    keys = ("image_id", "category_id", "score", shape)
+    return [dict(zip(keys, row, strict=True)) for row in zip(*columns, values, strict=True)]
 
 
 def _indexed(coco: Any, content: dict[str, Any]) -> Any:
@@ -186,7 +211,7 @@ def _indexed(coco: Any, content: dict[str, Any]) -> Any:
     return coco
 
 
-SCORERS: Mapping[str, Callable[[dict[str, Any], list[dict[str, Any]], IouType], Scored]] = {
+SCORERS: Mapping[str, Callable[[dict[str, Any], Detections, IouType], Scored]] = {
     "hotcoco": _score_hotcoco,
     "pycocotools": _score_pycocotools,
 }
