@@ -7,7 +7,7 @@ as a whole. Standard library only, and Python 3.6 syntax.
 import json
 import os
 from pathlib import Path
-from typing import IO, Any, Dict, Iterator, List, Optional, Sequence
+from typing import IO, Any, Dict, Iterator, Optional, Sequence
 
 from models import worker
 
@@ -74,4 +74,4 @@ def _lines(part: Path) -> Iterator[str]:
             if line not in ("[\n", "]\n"):
                 yield line.rstrip(",\n")
     if line != "]\n":
-        raise worker.WorkerError("{} does not end as a complete list of detections does".format(part))
+        raise worker.WorkerError(f"{part} does not end as a complete list of detections does")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,17 +84,32 @@ def _found(image_id: int, chosen: list[Thing], spread: Any, masks: bool, random:
     heights, widths = np.array([thing.size for thing in chosen]).T
     moves = (random.normal(size=(count, 2)) * spread[:, None] * boxes[:, 2:]).round()
     # At least a pixel stays free on each side, so that a mask never begins or ends with its object.
-    moves = np.clip(moves, 1 - np.floor(boxes[:, :2]), np.stack([widths, heights], 1) - 2 - np.ceil(boxes[:, :2] + boxes[:, 2:]))
+    moves = np.clip(
+        moves, 1 - np.floor(boxes[:, :2]), np.stack([widths, heights], 1) - 2 - np.ceil(boxes[:, :2] + boxes[:, 2:])
+    )
     boxes[:, :2] += moves
     boxes[:, 2:] *= np.exp(random.normal(scale=0.05, size=(count, 2)))
     scores = np.clip(np.exp(-3 * spread) * random.beta(5, 1.5, count) + random.exponential(0.05, count), 0.001, 0.999)
     categories = [thing.annotation["category_id"] for thing in chosen]
     wrong = random.random(count) < 0.1
     # Workers compute in single precision, and write all of its digits.
-    rows = zip(chosen, moves.astype(int).tolist(), boxes.astype(np.float32).tolist(), scores.astype(np.float32).tolist(), categories, wrong.tolist())
+    rows = zip(
+        chosen,
+        moves.astype(int).tolist(),
+        boxes.astype(np.float32).tolist(),
+        scores.astype(np.float32).tolist(),
+        categories,
+        wrong.tolist(),
+        strict=True,
+    )
     found = []
     for thing, move, box, score, category, is_wrong in rows:
-        entry = {"image_id": image_id, "category_id": 1 + category % CATEGORIES if is_wrong else category, "bbox": box, "score": score}
+        entry = {
+            "image_id": image_id,
+            "category_id": 1 + category % CATEGORIES if is_wrong else category,
+            "bbox": box,
+            "score": score,
+        }
         if masks:
             entry["segmentation"] = {"size": list(thing.size), "counts": _moved(thing, *move)}
         found.append(entry)
@@ -114,7 +129,9 @@ def _thing(number: int, image_id: int, size: tuple[int, int], random: np.random.
     corners = int(np.clip(across / 4, 6, 40))
     angles = (np.arange(corners) + random.uniform(0, 0.8, corners)) * (2 * np.pi / corners)
     radius = random.uniform(0.7, 1.0, corners)
-    points = np.stack([left + across * (1 + radius * np.cos(angles)) / 2, top + down * (1 + radius * np.sin(angles)) / 2], 1)
+    points = np.stack(
+        [left + across * (1 + radius * np.cos(angles)) / 2, top + down * (1 + radius * np.sin(angles)) / 2], 1
+    )
     polygon = points.round(2).ravel().tolist()
     encoded = rle.frPyObjects([polygon], height, width)[0]
     is_crowd = random.random() < CROWD_SHARE
@@ -142,7 +159,7 @@ def _value(letters: str) -> int:
     return value - (1 << 5 * len(letters)) if (ord(letters[-1]) - 48) & 16 else value
 
 
-@lru_cache(maxsize=None)
+@cache
 def _number(value: int) -> str:
     letters = ""
     while True:

@@ -64,28 +64,35 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def where(self, chosen: NDArray[np.bool_]) -> Detections:
-        """Those that `chosen`, bool [N], says."""
+    def at(self, places: Ints) -> Detections:
+        """Those at some places."""
         return Detections(
-            self.image_ids[chosen],
-            self.category_ids[chosen],
-            self.scores[chosen],
-            self.boxes[chosen],
-            [self.counts[place] for place in np.flatnonzero(chosen).tolist()],
-            self.areas[chosen],
+            self.image_ids[places],
+            self.category_ids[places],
+            self.scores[places],
+            self.boxes[places],
+            [self.counts[place] for place in places.tolist()],
+            self.areas[places],
         )
 
-    def of_images(self, chosen: Iterable[int]) -> Detections:
-        """Those on the images that have these ids."""
-        return self.where(np.isin(self.image_ids, list(chosen)))
+    def on(self, image_ids: Iterable[int]) -> Detections:
+        """Those on some images."""
+        return self.at(np.flatnonzero(np.isin(self.image_ids, list(image_ids))))
 
-    def with_boxes(self) -> Detections:
+    def split(self, groups: Iterable[Sequence[int]]) -> Iterator[Detections]:
+        """For each group of images those on them. The ids must rise from group to group, and from image to image."""
+        places = np.argsort(self.image_ids, kind="stable")
+        for group in groups:
+            start, stop = np.searchsorted(self.image_ids, [group[0], group[-1] + 1], sorter=places)
+            yield self.at(places[start:stop])
+
+    def with_box(self) -> Detections:
         """Those that have a box."""
-        return self.where(~np.isnan(self.boxes[:, 0]))
+        return self.at(np.flatnonzero(~np.isnan(self.boxes[:, 0])))
 
-    def with_masks(self) -> Detections:
+    def with_mask(self) -> Detections:
         """Those that have a mask."""
-        return self.where(np.fromiter((text is not None for text in self.counts), dtype=bool, count=len(self)))
+        return self.at(np.array([place for place, text in enumerate(self.counts) if text is not None], dtype=np.int64))
 
 
 def read_detections(path: Path, truth: GroundTruth) -> Detections:

@@ -7,16 +7,18 @@ The 12 numbers are those of https://cocodataset.org/#detection-eval; box AP and 
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from zoo_bench.datasets.findings import FIRST_CASES
 from zoo_bench.errors import nearest
 from zoo_bench.ground_truth import EvaluationError, GroundTruth, read_ground_truth
 from zoo_bench.recipe import Fraction
+from zoo_bench.scorers import SCORERS, IouType
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,13 +26,7 @@ if TYPE_CHECKING:
 
     from zoo_bench.detections import Detections
 
-    # (iou thresholds, recall thresholds, categories, area ranges, detection limits)
-    Precision = NDArray[np.float64]
-
 __all__ = ["METRICS", "SCORERS", "CocoScores", "EvaluationError", "MetricSet", "score"]
-
-IouType = Literal["bbox", "segm"]
-Scored = tuple[Sequence[float], "Precision", Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -82,25 +78,46 @@ def score(
     both files to some images; None takes all. A file without detections scores 0. Raises EvaluationError for
     files that cannot be scored.
     """
-    from zoo_bench.detections import read_detections  # and with it numpy, only where it is needed
-
     if scorer not in SCORERS:
         raise EvaluationError(f"there is no scorer '{scorer}'", hint=nearest(scorer, SCORERS))
+    with _without_collections():
+        return _score(annotations, detections, masks, scorer, image_ids)
+
+
+@contextlib.contextmanager
+def _without_collections() -> Iterator[None]:
+    """Keep Python from looking for garbage in cycles: there is none here, and with each million of objects that come
+    it would look through those of the ground truth again, for as long as the scoring takes.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _score(
+    annotations: Path, detections: Path, masks: bool, scorer: str, image_ids: Sequence[int] | None
+) -> CocoScores:
+    from zoo_bench.detections import read_detections  # and with it numpy, only where it is needed
+
     truth = read_ground_truth(annotations)
     found = read_detections(detections, truth)
     chosen = _chosen_images(truth, image_ids, annotations)
     if len(chosen) < len(truth.sizes):
-        found = found.of_images(chosen)
-    with_boxes, with_masks = found.with_boxes(), found.with_masks()
-    if masks and len(found) and not len(with_masks):
+        found = found.on(chosen)
+    with_box, with_mask = found.with_box(), found.with_mask()
+    if masks and len(found) and not len(with_mask):
         raise EvaluationError(
             f"{detections}: masks are to be scored, and no detection has a segmentation",
             hint="Score boxes alone, or have the worker write masks too.",
         )
     content = _limited(truth, chosen)
     return CocoScores(
-        box=_metrics(scorer, truth, content, with_boxes, "bbox") if len(with_boxes) or not len(found) else None,
-        mask=_metrics(scorer, truth, content, with_masks, "segm") if masks else None,
+        box=_metrics(scorer, truth, content, with_box, "bbox") if len(with_box) or not len(found) else None,
+        mask=_metrics(scorer, truth, content, with_mask, "segm") if masks else None,
         images=len(chosen),
         detections=len(found),
         scorer=scorer,
@@ -123,7 +140,11 @@ def _chosen_images(truth: GroundTruth, image_ids: Sequence[int] | None, path: Pa
 def _limited(truth: GroundTruth, chosen: frozenset[int]) -> dict[str, Any]:
     return {
         "images": [entry for entry in truth.content["images"] if entry["id"] in chosen],
-        "annotations": [entry for entry in truth.content["annotations"] if entry["image_id"] in chosen],
+        "annotations": [
+            entry
+            for entry in truth.content["annotations"]
+            if entry["image_id"] in chosen and entry["category_id"] in truth.categories
+        ],
         "categories": truth.content["categories"],
     }
 
@@ -147,71 +168,6 @@ def _known(value: float) -> float | None:
     return None if value < 0 else value
 
 
-def _mean_known(precision: Precision) -> float | None:
+def _mean_known(precision: NDArray[np.float64]) -> float | None:
     known = precision[precision > -1]
     return float(known.mean()) if known.size else None
-
-
-def _score_hotcoco(content: dict[str, Any], found: Detections, iou_type: IouType) -> Scored:
-    import hotcoco
-    import numpy as np
-
-    truth = hotcoco.COCO(content)
-    table = np.column_stack([found.image_ids, found.boxes, found.scores, found.category_ids])
-    if iou_type == "bbox":
-        results = truth.load_res(table)
-    else:
-        table[:, 1:5] = 0
-        results = truth.load_res(table, segmentation=_segmentations(content, found))
-        # Else small, medium and large would go by the box.
-        results.update_anns(ids=np.arange(1, len(found) + 1), area=found.areas)
-    evaluation = hotcoco.COCOeval(truth, results, iou_type)
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-    arrays = evaluation.eval
-    assert arrays is not None
-    return list(evaluation.stats), arrays["precision"], evaluation.params.cat_ids
-
-
-def _score_pycocotools(content: dict[str, Any], found: Detections, iou_type: IouType) -> Scored:
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    # It writes into annotations as it scores; only the copies may change.
-    truth = _indexed(COCO(), {**content, "annotations": [dict(entry) for entry in content["annotations"]]})
-    # loadRes looks at the first entry and fails where there is none.
-    entries = _entries(content, found, iou_type)
-    results = truth.loadRes(entries) if entries else _indexed(COCO(), {**content, "annotations": []})
-    evaluation = COCOeval(truth, results, iou_type)
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-    return list(evaluation.stats), evaluation.eval["precision"], evaluation.params.catIds
-
-
-def _segmentations(content: dict[str, Any], found: Detections) -> list[dict[str, Any]]:
-    sizes = {image["id"]: [image["height"], image["width"]] for image in content["images"]}
-    image_ids = found.image_ids.tolist()
-    return [
-        {"size": sizes[image_id], "counts": text} for image_id, text in zip(image_ids, found.counts, strict=True)
-    ]
-
-
-def _entries(content: dict[str, Any], found: Detections, iou_type: IouType) -> list[dict[str, Any]]:
-    columns = [column.tolist() for column in (found.image_ids, found.category_ids, found.scores)]
-    shape, values = ("bbox", found.boxes.tolist()) if iou_type == "bbox" else ("segmentation", _segmentations(content, found))
-    keys = ("image_id", "category_id", "score", shape)
-    return [dict(zip(keys, row, strict=True)) for row in zip(*columns, values, strict=True)]
-
-
-def _indexed(coco: Any, content: dict[str, Any]) -> Any:
-    coco.dataset = content
-    coco.createIndex()
-    return coco
-
-
-SCORERS: Mapping[str, Callable[[dict[str, Any], Detections, IouType], Scored]] = {
-    "hotcoco": _score_hotcoco,
-    "pycocotools": _score_pycocotools,
-}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,6 @@ _FORM = re.compile("(?:[P-o]{0,5}[0-O])+")
 _LONGEST = 6
 #: Characters decoded at a time, so that what is made of them stays in the processor's cache.
 _AT_A_TIME = 1 << 17
-_SIGNED = np.array([(code & 31) - 2 * (code & 16) for code in range(64)], dtype=np.int64)
 
 
 def compressed_rle_areas(counts: Sequence[str], pixels: Sequence[int] | Ints) -> tuple[Ints, dict[int, str]]:
@@ -34,7 +34,7 @@ def compressed_rle_areas(counts: Sequence[str], pixels: Sequence[int] | Ints) ->
     lengths = np.fromiter(map(len, counts), dtype=np.int64, count=len(counts))
     cuts = np.flatnonzero(np.diff(lengths.cumsum() // _AT_A_TIME)) + 1
     bounds = [0, *cuts.tolist(), len(counts)]
-    groups = [_measured(counts[start:stop]) for start, stop in zip(bounds, bounds[1:], strict=False)]
+    groups = [_measured(counts[start:stop]) for start, stop in pairwise(bounds)]
     areas, totals, well_formed = (np.concatenate(columns) for columns in zip(*groups, strict=True))
     faults = {}
     for place in np.flatnonzero(~well_formed | (totals != pixels)).tolist():
@@ -64,17 +64,17 @@ def _decoded(counts: Sequence[str]) -> tuple[Ints, Ints] | None:
     codes = np.frombuffer(text.encode("ascii"), dtype=np.uint8) - np.uint8(48)  # what is below '0' becomes great
     if codes.max() > 63 or (codes[ends - 1] > 31).any():
         return None
-    last = np.flatnonzero(codes < 32)
+    is_last = codes < 32
+    last = np.flatnonzero(is_last)
     more = np.diff(last, prepend=-1) - 1
     if more.max() >= _LONGEST:
         return None
-    numbers = _SIGNED[codes[last]]
-    longer = np.flatnonzero(more)
-    numbers[longer] <<= 5 * more[longer]
-    for place in range(_LONGEST - 1):
+    numbers = ((codes[is_last] ^ 16).astype(np.int64)) - 16  # five bits with a sign
+    longer = np.flatnonzero(more > 0)
+    for place in range(1, _LONGEST):
+        digits = codes[last[longer] - place] & 31
+        numbers[longer] = (numbers[longer] << 5) + digits
         longer = longer[more[longer] > place]
-        low_bits = codes[last[longer] - more[longer] + place] & 31
-        numbers[longer] += low_bits.astype(np.int64) << 5 * place
     return numbers, np.searchsorted(last, ends)
 
 
