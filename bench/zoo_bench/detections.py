@@ -99,7 +99,7 @@ def read_detections(path: Path, truth: GroundTruth) -> Detections:
     """The entries of a detections file, all of them fit to be scored. Raises EvaluationError otherwise."""
     try:
         parts = [_columns(entries, truth) for entries in _pieces(path)]
-    except (OSError, OverflowError, msgspec.DecodeError, _UnfitError):
+    except (OSError, OverflowError, RecursionError, msgspec.DecodeError, _UnfitError):
         parts = [_columns(_checked(path, truth), truth)]
     return Detections(
         np.concatenate([part.image_ids for part in parts]),
@@ -121,6 +121,8 @@ def _pieces(path: Path) -> Iterator[list[_Entry]]:
     decoder = msgspec.json.Decoder(list[_Entry])
     with path.open("rb") as file:
         for block in _blocks(file):
+            if not block.isascii():  # msgspec passes over keys it does not know, whatever their text is
+                raise _UnfitError
             yield decoder.decode(block)
 
 
