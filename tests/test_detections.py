@@ -70,7 +70,7 @@ def test_a_file_of_any_layout_is_read_as_it_is(
     assert found.category_ids.tolist() == [entry["category_id"] for entry in entries]
     assert found.scores.tolist() == [entry["score"] for entry in entries]
     assert found.boxes.tolist() == [entry["bbox"] for entry in entries]
-    assert found.counts == [entry["segmentation"]["counts"] for entry in entries]
+    assert found.counts.tolist() == [entry["segmentation"]["counts"] for entry in entries]
 
 
 @pytest.mark.parametrize("order", ["as written", "shuffled"])

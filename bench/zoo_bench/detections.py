@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -51,14 +51,14 @@ class _Entry(msgspec.Struct, gc=False):
 @dataclass(frozen=True)
 class Detections:
     """N detections: image ids, category ids and scores, [N]; boxes [N, 4] as x, y, width and height, NaN where there
-    is none; the compressed run lengths of the masks, N, None where there is none, and the masks' areas in pixels, [N].
+    is none; the compressed run lengths of masks, str or None, [N], and the masks' areas in pixels, [N].
     """
 
     image_ids: Ints
     category_ids: Ints
     scores: Floats
     boxes: Floats
-    counts: Sequence[str | None]
+    counts: NDArray[np.object_]
     areas: Ints
 
     def __len__(self) -> int:
@@ -66,14 +66,7 @@ class Detections:
 
     def at(self, places: Ints) -> Detections:
         """Those at some places."""
-        return Detections(
-            self.image_ids[places],
-            self.category_ids[places],
-            self.scores[places],
-            self.boxes[places],
-            [self.counts[place] for place in places.tolist()],
-            self.areas[places],
-        )
+        return Detections(*(getattr(self, column.name)[places] for column in fields(self)))
 
     def on(self, image_ids: Iterable[int]) -> Detections:
         """Those on some images."""
@@ -92,7 +85,11 @@ class Detections:
 
     def with_mask(self) -> Detections:
         """Those that have a mask."""
-        return self.at(np.array([place for place, text in enumerate(self.counts) if text is not None], dtype=np.int64))
+        return self.at(np.flatnonzero(self.has_mask()))
+
+    def has_mask(self) -> NDArray[np.bool_]:
+        """Which of them have a mask, [N]."""
+        return np.not_equal(self.counts, None).astype(bool)
 
 
 def read_detections(path: Path, truth: GroundTruth) -> Detections:
@@ -101,14 +98,8 @@ def read_detections(path: Path, truth: GroundTruth) -> Detections:
         parts = [_columns(entries, truth) for entries in _pieces(path)]
     except (OSError, OverflowError, RecursionError, msgspec.DecodeError, _UnfitError):
         parts = [_columns(_checked(path, truth), truth)]
-    return Detections(
-        np.concatenate([part.image_ids for part in parts]),
-        np.concatenate([part.category_ids for part in parts]),
-        np.concatenate([part.scores for part in parts]),
-        np.concatenate([part.boxes for part in parts]),
-        list(chain.from_iterable(part.counts for part in parts)),
-        np.concatenate([part.areas for part in parts]),
-    )
+    columns = ([getattr(part, column.name) for part in parts] for column in fields(Detections))
+    return Detections(*map(np.concatenate, columns))
 
 
 class _UnfitError(Exception):
@@ -146,7 +137,7 @@ def _columns(entries: Sequence[_Entry], truth: GroundTruth) -> Detections:
         np.fromiter((entry.category_id for entry in entries), dtype=np.int64, count=count),
         np.fromiter((entry.score for entry in entries), dtype=np.float64, count=count),
         boxes.reshape(-1, 4),
-        [entry.segmentation.counts if entry.segmentation else None for entry in entries],
+        np.array([entry.segmentation.counts if entry.segmentation else None for entry in entries], dtype=object),
         _mask_areas(entries, truth),
     )
     if not _is_fit(found, truth):
@@ -156,14 +147,13 @@ def _columns(entries: Sequence[_Entry], truth: GroundTruth) -> Detections:
 
 def _is_fit(found: Detections, truth: GroundTruth) -> bool:
     """Whether ids, scores and boxes are such that they can be scored."""
-    has_mask = np.array([text is not None for text in found.counts], dtype=bool)
     good_box = np.isfinite(found.boxes).all(axis=1) & (found.boxes[:, 2:] >= 0).all(axis=1)
     no_box = np.isnan(found.boxes).all(axis=1)
     return (
         truth.sizes.keys() >= set(found.image_ids.tolist())
         and truth.categories.keys() >= set(found.category_ids.tolist())
         and bool(np.isfinite(found.scores).all())
-        and bool((good_box | (no_box & has_mask)).all())
+        and bool((good_box | (no_box & found.has_mask())).all())
     )
 
 
