@@ -76,6 +76,7 @@ setup(
         "filelock>=3.12",
         "hotcoco>=1.3",
         "jinja2>=3.1",
+        "msgspec>=0.20",
         "numpy>=1.26",
         "nvidia-ml-py>=12.550.52",
         "pillow>=10",

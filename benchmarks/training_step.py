@@ -1,7 +1,8 @@
 """The torchvision backend's training step and inference, beside the plain way to do the same with torchvision.
 
-The plain loop is benchmarks/torchvision/plain_loop.py. Both sides have the same weights, photographs, batch of 2, shorter
-side of 320, threads, fp32, frozen batch norm and three trainable stages; they take turns batch by batch in one process.
+The plain loop is benchmarks/torchvision/plain_loop.py. Both sides have the same weights, photographs, batch of 2,
+shorter side of 320, threads, fp32, frozen batch norm and three trainable stages; they take turns batch by batch in one
+process.
 Loading stands aside (benchmarks/loading.py), and with it, on our side, the resizing. Memory is of a process a side.
 
 Needs ZOO_BENCH_TINY_COCO. Exits with 1 when a limit is missed.
@@ -14,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -22,16 +22,10 @@ from typing import Any
 
 from tabulate import tabulate
 
-from zoo_bench.backends import find_backend, worker_variables
-from zoo_bench.cell import expand
-from zoo_bench.environments import ensure_environment
-from zoo_bench.load import load_matrix
-from zoo_bench.machine_config import load_machine_config
-from zoo_bench.recipe import merge
-from zoo_bench.workspace import Workspace
+sys.path.insert(0, str(Path(__file__).with_name("torchvision")))
+from worker_side import measured, published, worker_python
 
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "benchmarks" / "torchvision" / "steps.py"
+SCRIPT = "steps.py"
 # At most so many times the plain loop's seconds a step; at least so many times its images a second.
 MOST_TIME = {"mask-rcnn_fpn": 0.7, "faster-rcnn_fpn": 0.8, "retinanet_fpn": 0.9}
 LEAST_FPS = 1.1
@@ -45,38 +39,16 @@ CHANGES: dict[str, Any] = {
         "model": {"frozen_stages": 2, "backbone_weights": "none"},
     },
 }
-# The plain loop's own losses: torchvision's.
-BETA = {"mask-rcnn_fpn": 1 / 9, "faster-rcnn_fpn": 1 / 9, "retinanet_fpn": 0.0}
-
-
-def resolved(detector: str, data: Path) -> dict[str, Any]:
-    """The published cell with what the plain loop has otherwise, and the dataset's files in place of its name."""
-    cells = expand(load_matrix(ROOT / "matrix.yaml"), "full")
-    cell = next(
-        cell for cell in cells if (cell.backend, cell.detector, cell.backbone) == ("torchvision", detector, "r50")
-    )
-    beta = {"recipe": {"model": {"box_loss_beta": BETA[detector]}}}
-    files = [str(data / "train2017"), str(data / "annotations" / "instances_train2017.json")]
-    return {**merge(merge(cell.resolved(), CHANGES), beta), "dataset": files}
-
-
-def measured(python: str, cell: Path, *what: str) -> dict[str, Any]:
-    """What the script prints, run in the worker's environment."""
-    variables = {**worker_variables(), "PYTHONPATH": str(ROOT)}
-    command = [python, str(SCRIPT), str(cell), *what]
-    done = subprocess.run(command, cwd=ROOT, env=variables, check=True, capture_output=True, text=True)
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
 
 
 def row(python: str, detector: str, data: Path) -> tuple[list[str], bool]:
     """A line of the table, and whether its limits hold."""
     with tempfile.TemporaryDirectory() as folder:
         cell = Path(folder) / "cell.json"
-        cell.write_text(json.dumps(resolved(detector, data)))
-        steps = measured(python, cell, "time")
-        peaks = {side: measured(python, cell, "memory", side)["peak_bytes"] for side in ("ours", "plain")}
-        images = measured(python, cell, "infer")
+        cell.write_text(json.dumps(published(detector, data, CHANGES)))
+        steps = measured(python, SCRIPT, str(cell), "time")
+        peaks = {side: measured(python, SCRIPT, str(cell), "memory", side)["peak_bytes"] for side in ("ours", "plain")}
+        images = measured(python, SCRIPT, str(cell), "infer")
     ratios = [ours / plain for ours, plain in zip(steps["ours"], steps["plain"], strict=True)]
     ratio = sum(steps["ours"]) / sum(steps["plain"])
     fps = sum(images["plain"]) / sum(images["ours"])
@@ -102,9 +74,7 @@ def main(arguments: list[str]) -> int:
     if not named:
         print("ZOO_BENCH_TINY_COCO is not set; it names a folder with train2017/ and annotations/")
         return 0
-    workspace = Workspace.locate(ROOT)
-    backend = find_backend("torchvision", workspace)
-    python = str(ensure_environment(backend, workspace, load_machine_config(workspace), print).python)
+    python = worker_python()
     rows = [row(python, detector, Path(named).absolute()) for detector in arguments or MOST_TIME]
     heads = [
         "detector", "plain s/step", "ours", "ratio (by batch)", "limit", "plain GB", "memory ratio", "plain fps",

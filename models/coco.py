@@ -3,8 +3,6 @@
 numpy, pillow and pycocotools, and Python 3.6 syntax, as in worker.py: the frameworks' own types come later.
 """
 
-import json
-import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union, overload
@@ -14,10 +12,9 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from models import worker
+from models.detections import Detection
 from models.index import Index, open_index, source_of, span
 from models.pack import pack
-
-Detection = Dict[str, Any]
 
 
 class Segmentations(NamedTuple):
@@ -243,10 +240,3 @@ def encode(
             encoded["counts"] = str(encoded["counts"], "ascii")
             result["segmentation"] = encoded
     return results
-
-
-def write_detections(results: List[Detection], path: Path) -> None:
-    """Write a COCO results list, beside and renamed."""
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(json.dumps(results), encoding="utf-8")
-    os.replace(str(beside), str(path))

@@ -3,10 +3,11 @@
 import math
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Dict, Iterable, List, Sequence, Tuple, TypeVar
 
 from models import worker
-from models.coco import Detection, Sample, Split, write_detections
+from models.coco import Detection, Sample, Split
+from models.detections import DetectionsWriter, merge_detections
 
 T = TypeVar("T")
 
@@ -130,28 +131,30 @@ def measure_inference(
         )
 
 
-def announced(
-    found: Iterable[List[Detection]], images: int, ranks: int, events: worker.EventWriter
-) -> Iterator[List[Detection]]:
-    """TEMPORARY"""
+def evaluate(
+    found: Iterable[List[Detection]],
+    images: int,
+    path: Path,
+    events: worker.EventWriter,
+    share: Tuple[int, int] = (0, 1),
+    wait: Callable[[], None] = lambda: None,
+) -> None:
+    """Write the detections of ``images`` images, as they come one by one, for the harness to score.
+
+    Of several ranks (``share``: rank, ranks) each gives its own part; ``wait`` returns when all have come so far, and
+    rank 0 then joins the parts.
+    """
+    rank, ranks = share
+    parts = [path.with_name(f"{path.name}.rank-{number}") for number in range(ranks)] if ranks > 1 else [path]
     events.write("eval_start", images=images)
-    for index, detections in enumerate(found, start=1):
-        yield detections
-        events.write("eval_step", index=min(index * ranks, images), images=images)
-
-
-def write_all(results: List[Detection], path: Path, events: worker.EventWriter) -> None:
-    """TEMPORARY"""
-    write_detections(results, path)
-    events.write("eval_stop", detections=str(path), count=len(results))
-
-
-def evaluate(found: Iterable[List[Detection]], images: int, path: Path, events: worker.EventWriter) -> None:
-    """Write the detections of ``images`` images, which come one by one, for the harness to score."""
-    events.write("eval_start", images=images)
-    results: List[Detection] = []
-    for index, detections in enumerate(found, start=1):
-        results += detections
-        events.write("eval_step", index=index, images=images)
-    write_detections(results, path)
-    events.write("eval_stop", detections=str(path), count=len(results))
+    with DetectionsWriter(parts[rank]) as written:
+        for index, detections in enumerate(found, start=1):
+            written.add(detections)
+            events.write("eval_step", index=min(index * ranks, images), images=images)
+    count = written.count
+    wait()
+    if ranks > 1 and rank == 0:
+        count = merge_detections(parts, path)
+        for part in parts:
+            part.unlink()
+    events.write("eval_stop", detections=str(path), count=count)

@@ -7,28 +7,26 @@ The 12 numbers are those of https://cocodataset.org/#detection-eval; box AP and 
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from zoo_bench.datasets.findings import FIRST_CASES
-from zoo_bench.detections import EvaluationError, GroundTruth, read_detections, read_ground_truth
 from zoo_bench.errors import nearest
+from zoo_bench.ground_truth import EvaluationError, GroundTruth, read_ground_truth
 from zoo_bench.recipe import Fraction
+from zoo_bench.scorers import SCORERS, IouType
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    # (iou thresholds, recall thresholds, categories, area ranges, detection limits)
-    Precision = NDArray[np.float64]
+    from zoo_bench.detections import Detections
 
 __all__ = ["METRICS", "SCORERS", "CocoScores", "EvaluationError", "MetricSet", "score"]
-
-IouType = Literal["bbox", "segm"]
-Scored = tuple[Sequence[float], "Precision", Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -82,23 +80,46 @@ def score(
     """
     if scorer not in SCORERS:
         raise EvaluationError(f"there is no scorer '{scorer}'", hint=nearest(scorer, SCORERS))
+    with _without_collections():
+        return _score(annotations, detections, masks, scorer, image_ids)
+
+
+@contextlib.contextmanager
+def _without_collections() -> Iterator[None]:
+    """Keep Python from looking for garbage in cycles: there is none here, and with each million of objects that come
+    it would look through those of the ground truth again, for as long as the scoring takes.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _score(
+    annotations: Path, detections: Path, masks: bool, scorer: str, image_ids: Sequence[int] | None
+) -> CocoScores:
+    from zoo_bench.detections import read_detections  # and with it numpy, only where it is needed
+
     truth = read_ground_truth(annotations)
-    entries = read_detections(detections, truth)
+    found = read_detections(detections, truth)
     chosen = _chosen_images(truth, image_ids, annotations)
-    entries = [entry for entry in entries if entry["image_id"] in chosen]
-    boxes = [_only(entry, "bbox") for entry in entries if "bbox" in entry]
-    segments = [_only(entry, "segmentation") for entry in entries if "segmentation" in entry]
-    if masks and entries and not segments:
+    if len(chosen) < len(truth.sizes):
+        found = found.on(chosen)
+    with_box, with_mask = found.with_box(), found.with_mask()
+    if masks and len(found) and not len(with_mask):
         raise EvaluationError(
             f"{detections}: masks are to be scored, and no detection has a segmentation",
             hint="Score boxes alone, or have the worker write masks too.",
         )
-    truth_of_chosen = _limited(truth, chosen)
+    content = _limited(truth, chosen)
     return CocoScores(
-        box=_metrics(scorer, truth, truth_of_chosen, boxes, "bbox") if boxes or not entries else None,
-        mask=_metrics(scorer, truth, truth_of_chosen, segments, "segm") if masks else None,
+        box=_metrics(scorer, truth, content, with_box, "bbox") if len(with_box) or not len(found) else None,
+        mask=_metrics(scorer, truth, content, with_mask, "segm") if masks else None,
         images=len(chosen),
-        detections=len(entries),
+        detections=len(found),
         scorer=scorer,
     )
 
@@ -116,24 +137,24 @@ def _chosen_images(truth: GroundTruth, image_ids: Sequence[int] | None, path: Pa
     return chosen
 
 
-def _only(entry: dict[str, Any], shape: str) -> dict[str, Any]:
-    return {key: entry[key] for key in ("image_id", "category_id", "score", shape)}
-
-
 def _limited(truth: GroundTruth, chosen: frozenset[int]) -> dict[str, Any]:
     return {
         "images": [entry for entry in truth.content["images"] if entry["id"] in chosen],
-        "annotations": [entry for entry in truth.content["annotations"] if entry["image_id"] in chosen],
+        "annotations": [
+            entry
+            for entry in truth.content["annotations"]
+            if entry["image_id"] in chosen and entry["category_id"] in truth.categories
+        ],
         "categories": truth.content["categories"],
     }
 
 
 def _metrics(
-    scorer: str, truth: GroundTruth, content: dict[str, Any], entries: list[dict[str, Any]], iou_type: IouType
+    scorer: str, truth: GroundTruth, content: dict[str, Any], found: Detections, iou_type: IouType
 ) -> MetricSet:
     # Both libraries report what they do on stdout.
     with contextlib.redirect_stdout(io.StringIO()):
-        stats, precision, category_ids = SCORERS[scorer](content, entries, iou_type)
+        stats, precision, category_ids = SCORERS[scorer](content, found, iou_type)
     numbers: dict[str, Any] = {name: _known(float(value)) for name, value in zip(METRICS, stats, strict=True)}
     per_class = {
         truth.categories[category]: _mean_known(precision[:, :, index, 0, -1])
@@ -147,46 +168,6 @@ def _known(value: float) -> float | None:
     return None if value < 0 else value
 
 
-def _mean_known(precision: Precision) -> float | None:
+def _mean_known(precision: NDArray[np.float64]) -> float | None:
     known = precision[precision > -1]
     return float(known.mean()) if known.size else None
-
-
-def _score_hotcoco(content: dict[str, Any], entries: list[dict[str, Any]], iou_type: IouType) -> Scored:
-    import hotcoco
-
-    truth = hotcoco.COCO(content)
-    evaluation = hotcoco.COCOeval(truth, truth.load_res(entries), iou_type)
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-    arrays = evaluation.eval
-    assert arrays is not None
-    return list(evaluation.stats), arrays["precision"], evaluation.params.cat_ids
-
-
-def _score_pycocotools(content: dict[str, Any], entries: list[dict[str, Any]], iou_type: IouType) -> Scored:
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    # It writes into annotations as it scores; only the copies may change.
-    truth = _indexed(COCO(), {**content, "annotations": [dict(entry) for entry in content["annotations"]]})
-    # loadRes looks at the first entry and fails where there is none.
-    found = truth.loadRes(entries) if entries else _indexed(COCO(), {**content, "annotations": []})
-    evaluation = COCOeval(truth, found, iou_type)
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-    return list(evaluation.stats), evaluation.eval["precision"], evaluation.params.catIds
-
-
-def _indexed(coco: Any, content: dict[str, Any]) -> Any:
-    coco.dataset = content
-    coco.createIndex()
-    return coco
-
-
-SCORERS: Mapping[str, Callable[[dict[str, Any], list[dict[str, Any]], IouType], Scored]] = {
-    "hotcoco": _score_hotcoco,
-    "pycocotools": _score_pycocotools,
-}

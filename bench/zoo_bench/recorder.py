@@ -12,10 +12,10 @@ from typing import Any
 from zoo_bench import __version__
 from zoo_bench.cell import digest, recipe_values
 from zoo_bench.datasets.coco import is_number
-from zoo_bench.detections import EvaluationError, read_ground_truth
 from zoo_bench.evaluate import METRICS, CocoScores, MetricSet, score
 from zoo_bench.events import Event
 from zoo_bench.executors.local import Outcome
+from zoo_bench.ground_truth import EvaluationError, read_ground_truth
 from zoo_bench.job import Job
 from zoo_bench.measure import measure
 from zoo_bench.measurements import Measurements

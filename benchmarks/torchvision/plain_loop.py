@@ -1,4 +1,4 @@
-"""The plain way to train torchvision's detectors: its model classes, CocoDetection and v2 transforms, as its references."""
+"""The plain way to train torchvision's detectors: its classes, CocoDetection and v2 transforms, as its references."""
 
 import torch
 from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
@@ -23,8 +23,9 @@ def build(name, min_size, max_size, norm=FrozenBatchNorm2d, trainable=3):
     return detector(_resnet_fpn_extractor(body, trainable), CLASSES, **sizes)
 
 
-def dataset(images, annotations, masks):
-    transforms = v2.Compose([v2.ToImage(), v2.RandomHorizontalFlip(0.5), v2.ToDtype(torch.float32, scale=True)])
+def dataset(images, annotations, masks, more=()):
+    to_float = v2.ToDtype(torch.float32, scale=True)
+    transforms = v2.Compose([v2.ToImage(), *more, v2.RandomHorizontalFlip(0.5), to_float])
     keys = ("boxes", "labels", "masks") if masks else ("boxes", "labels")
     found = CocoDetection(images, annotations, transforms=transforms)
     kept = [index for index, number in enumerate(found.ids) if found.coco.getAnnIds(number, iscrowd=False)]

@@ -115,10 +115,7 @@ def evaluate(model: nn.Module, split: Split, group: Group, job: dict[str, Any], 
     samples = every[rank.number :: rank.count]
     stream = zip(samples, image_stream(samples, cell["runtime"]["data_workers"]), strict=True)
     found = (_detect(model, rank.device, cell["precision"], sample, pixels) for sample, pixels in stream)
-    mine = list(report.announced(found, len(every), rank.count, events))
-    parts = group.gather([detection for detections in mine for detection in detections])
-    if rank.is_first:
-        report.write_all([found for part in parts for found in part], Path(job["paths"]["detections"]), events)
+    report.evaluate(found, len(every), Path(job["paths"]["detections"]), events, rank.share, group.wait)
 
 
 def _detect(model: nn.Module, device: torch.device, precision: str, sample: Sample, pixels: Tensor) -> list[Detection]:

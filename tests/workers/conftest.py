@@ -8,6 +8,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,16 @@ class Cells:
         """Exit code and events of a run."""
         done = subprocess.run(self.command(job), cwd=ROOT, capture_output=True, timeout=120, check=False)
         return done.returncode, events_of(job)
+
+    def start(self, job: dict[str, Any], until: str) -> subprocess.Popen[bytes]:
+        """The worker at work: started, and waited for until its events hold a text."""
+        log, events = Path(job["paths"]["output"]) / "log", Path(job["paths"]["events"])
+        with log.open("wb") as stream:
+            process = subprocess.Popen(self.command(job), cwd=ROOT, stderr=stream, start_new_session=True)
+        while process.poll() is None and not (events.exists() and until in events.read_text()):
+            time.sleep(0.1)
+        assert process.poll() is None, log.read_text()
+        return process
 
 
 def events_of(job: dict[str, Any]) -> list[dict[str, Any]]:

@@ -47,11 +47,10 @@ def _rle_fault(rle: dict[str, Any], size: tuple[int, int] | None) -> str | None:
     if size is not None and (width, height) != size:
         return f"run lengths for {width} x {height} in an image of {size[0]} x {size[1]}"
     if isinstance(counts, str):
-        from zoo_bench.datasets.masks import (
-            compressed_rle_faults,  # and with it numpy, only where it is needed
-        )
+        from zoo_bench.datasets.compressed import compressed_rle_areas  # and with it numpy, only where it is needed
 
-        return compressed_rle_faults([counts], [height * width])[0]
+        _, faults = compressed_rle_areas([counts], [height * width])
+        return faults.get(0)
     if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
         return "run lengths that are not counts"
     if sum(counts) != height * width:

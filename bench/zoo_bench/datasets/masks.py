@@ -6,8 +6,6 @@ background.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -81,42 +79,3 @@ def _corners(path: list[Vertex]) -> list[Vertex]:
         if (x - before[0], y - before[1]) != (after[0] - x, after[1] - y):
             corners.append((x, y))
     return corners
-
-
-def compressed_rle_faults(counts: Sequence[str], pixels: Sequence[int]) -> list[str | None]:
-    """For each of COCO's compressed run-length strings what is wrong with it, or None.
-
-    `pixels` are the pixels of the mask that each must fill. The string is six bits a character from '0' on,
-    the sixth saying that the number goes on; from the fourth run on a number is the difference to the run two
-    before (`rleToString`). Evaluators do not check this, and read or write past their memory when it is
-    wrong.
-    """
-    faults: list[str | None] = []
-    for text, expected in zip(counts, pixels, strict=True):
-        runs = _decompress(text)
-        if runs is None:
-            faults.append("run lengths that are not COCO's compressed form")
-        elif int(runs.sum()) != expected:
-            faults.append(f"run lengths that add up to {int(runs.sum())} pixels, not to {expected}")
-        else:
-            faults.append(None)
-    return faults
-
-
-def _decompress(text: str) -> NDArray[np.int64] | None:
-    """The run lengths in a compressed string, or None where it is not one."""
-    if not text.isascii():
-        return None
-    codes = np.frombuffer(text.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
-    if codes.size == 0 or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        return None
-    last = np.flatnonzero((codes & 32) == 0)
-    first = np.concatenate(([0], last[:-1] + 1))
-    if (last - first).max() > 6:  # 7 characters hold 35 bits; a longer number is no run length
-        return None
-    shift = 5 * (np.arange(codes.size) - np.repeat(first, last - first + 1))
-    runs = np.add.reduceat((codes & 31) << shift, first)
-    runs -= ((codes[last] & 16) > 0).astype(np.int64) << (shift[last] + 5)
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    return runs if runs.min() >= 0 else None

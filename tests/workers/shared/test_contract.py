@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BACKEND, ROOT, SMALL, Cells, cell, events_of, in_process, named
+from conftest import BACKEND, SMALL, Cells, cell, events_of, in_process, named
 
 FRAMEWORK = {"torchvision": "torch", "gluoncv": "mxnet"}[BACKEND]
 
@@ -114,13 +112,8 @@ def test_ctrl_c_ends_a_training_as_aborted(cells: Cells) -> None:
     values = small("faster-rcnn_fpn", {"lr_schedule": {"iterations": 100000, "milestones": []}})
     values["runtime"]["data_workers"] = 1
     job = cells.job(values)
-    log, events = Path(job["paths"]["output"]) / "log", Path(job["paths"]["events"])
-    with log.open("wb") as stream:
-        process = subprocess.Popen(cells.command(job), cwd=ROOT, stderr=stream, start_new_session=True)
-    while process.poll() is None and not (events.exists() and '"step"' in events.read_text()):
-        time.sleep(0.1)
-    assert process.poll() is None, log.read_text()
+    process = cells.start(job, until='"step"')
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 130
     assert events_of(job)[-1]["status"] == "aborted"
-    assert "Stopped" not in log.read_text()
+    assert "Stopped" not in (Path(job["paths"]["output"]) / "log").read_text()

@@ -76,7 +76,7 @@ def test_images_and_boxes_are_torchvisions(samples: Samples, limits: tuple[int, 
         assert image.dtype == torch.uint8
         assert image.shape == wanted.shape
         difference = (image - wanted * 255).abs()
-        assert difference.max() <= 1
+        assert difference.max() <= 1.01
         assert difference.mean() < 0.5
         torch.testing.assert_close(target.boxes, its["boxes"], rtol=0, atol=1e-4)
 
@@ -93,7 +93,9 @@ def test_outlines_are_the_masks_that_torchvision_resizes(samples: Samples, limit
             if target.outlines.planes[number] >= 0:
                 assert np.array_equal(found, mask)  # it came as run lengths
             else:
-                assert (found & mask).sum() > 0.9 * (found | mask).sum()
+                # torchvision resizes whole pixels: the two may differ along the edge.
+                edge = mask ^ (mask & np.roll(mask, 1, 0) & np.roll(mask, -1, 0) & np.roll(mask, 1, 1))
+                assert (found ^ mask).sum() <= edge.sum()
 
 
 def test_run_lengths_become_bitmaps_and_polygons_do_not(samples: Samples) -> None:
