@@ -18,7 +18,6 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 from torchvision.models.detection.retinanet import RetinaNet
-from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.models.resnet import ResNet
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
@@ -30,6 +29,7 @@ from models.torchvision.c4 import C4Backbone, C4Head
 from models.torchvision.dense import DenseHead, dense_losses
 from models.torchvision.heads import MaskPredictor, ProposalHead, RegionHeads, RegionPredictor
 from models.torchvision.pixels import DEVIATION, MEAN, normalised
+from models.torchvision.proposals import Proposals
 from models.torchvision.roi_align import RoIAlign
 
 Sizes = tuple[int, int]
@@ -57,7 +57,7 @@ def build_detector(cell: dict[str, Any], num_classes: int, load_backbone: bool =
 class TwoStage(GeneralizedRCNN):
     """Faster or Mask R-CNN. Given a `Batch` it returns losses; given images, as torchvision's models do, detections."""
 
-    def __init__(self, backbone: nn.Module, proposals: RegionProposalNetwork, heads: RegionHeads, sizes: Sizes) -> None:
+    def __init__(self, backbone: nn.Module, proposals: Proposals, heads: RegionHeads, sizes: Sizes) -> None:
         super().__init__(backbone, proposals, heads, GeneralizedRCNNTransform(*sizes, MEAN, DEVIATION))
 
     def forward(self, images: Any, targets: Any = None) -> Any:
@@ -188,10 +188,10 @@ def _two_stage_pyramid(body: ResNet, recipe: dict[str, Any], num_classes: int, m
     return TwoStage(backbone, proposals, heads, _sizes(recipe))
 
 
-def _proposals(recipe: dict[str, Any], anchors: AnchorGenerator, channels: int) -> RegionProposalNetwork:
+def _proposals(recipe: dict[str, Any], anchors: AnchorGenerator, channels: int) -> Proposals:
     """The region proposal network of Ren et al. 2015: IoU 0.7 and 0.3, half of the sample objects, NMS at 0.7."""
     model = recipe["model"]
-    return RegionProposalNetwork(
+    return Proposals(
         anchors,
         ProposalHead(channels, anchors.num_anchors_per_location()[0]),
         fg_iou_thresh=0.7,
