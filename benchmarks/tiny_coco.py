@@ -99,7 +99,8 @@ RANKS: dict[str, Any] = {
 }
 LARGE: dict[str, Any] = {
     "images_per_gpu": 2,
-    "recipe": {"lr_schedule": {"iterations": 2, "milestones": []}},
+    # Not scaled to the smaller batch: that would be more iterations.
+    "recipe": {"base_batch_size": None, "lr_schedule": {"iterations": 2, "milestones": []}},
     "measure": {"evaluate_images": 2, "warmup_iterations": 0},
     "runtime": {"data_workers": 0},
 }

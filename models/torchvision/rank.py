@@ -26,6 +26,8 @@ def main(argv: list[str] | None = None) -> int:
     job = worker.read_job(argv)
     number, output = int(os.environ["RANK"]), Path(job["paths"]["output"])
     _end_with_launcher()
+    # Python's own handler would wait for an exchange that another rank may never answer.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if number:
         _print_into(log_file(output, number))
     # What NCCL decides and meets, in a file a rank; its own default is to say nothing.
