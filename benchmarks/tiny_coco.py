@@ -104,7 +104,8 @@ LARGE: dict[str, Any] = {
     "measure": {"evaluate_images": 2, "warmup_iterations": 0},
     "runtime": {"data_workers": 0},
 }
-# Stand-ins for the ImageNet weights, which a machine without a network has not: read from where the real ones lie.
+# Stand-ins for the ImageNet weights, which a machine without a network has not: read from where the real ones lie. Each
+# block adds little, or under frozen batch norm a random ResNet's activations would grow without end.
 STAND_INS = """
 import sys
 from pathlib import Path
@@ -113,7 +114,11 @@ from models.imagenet import FILES
 from models.torchvision.backbones import BUILDERS
 for name in sys.argv[2:]:
     torch.manual_seed(0)
-    torch.save(BUILDERS[name]().state_dict(), Path(sys.argv[1]) / FILES[name])
+    state = BUILDERS[name]().state_dict()
+    for key, value in state.items():
+        if key.endswith("bn3.weight"):
+            value.fill_(0.2)
+    torch.save(state, Path(sys.argv[1]) / FILES[name])
 """
 
 

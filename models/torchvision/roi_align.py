@@ -93,4 +93,5 @@ def _taps(low: Tensor, high: Tensor, length: Tensor, scale: Tensor, size: int) -
     share = torch.where(before >= last, torch.zeros(()), at - before)
     positions = torch.stack([before, after], dim=-1)
     weights = torch.stack([1 - share, share], dim=-1) * inside[..., None]
-    return positions.view(len(low), size, -1), weights.view(len(low), size, -1)
+    shape = (len(low), size, 2 * SAMPLES)
+    return positions.view(shape), weights.view(shape)

@@ -179,6 +179,14 @@ def test_the_focal_loss_and_its_gradient_are_torchvisions() -> None:
     torch.testing.assert_close(*gradients)
 
 
+def test_no_region_is_pooled_to_nothing_and_still_reaches_the_features() -> None:
+    features = {"0": torch.randn(2, 8, 16, 20, requires_grad=True)}
+    pooled = RoIAlign(["0"], 14)(features, [torch.zeros(0, 4)] * 2, [(256, 320)] * 2)
+    assert pooled.shape == (0, 8, 14, 14)
+    pooled.sum().backward()
+    assert features["0"].grad is not None
+
+
 @pytest.mark.parametrize(("levels", "size"), [("0123", 7), ("0123", 14), ("0", 14)])
 def test_regions_are_pooled_as_by_torchvision_forward_and_backward(levels: str, size: int) -> None:
     torch.manual_seed(0)
