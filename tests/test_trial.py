@@ -68,6 +68,8 @@ def test_what_would_fail_is_listed_together_and_nothing_is_started(long_zoo: Zoo
     logs = [folder / "worker.log" for folder in leftovers(long_zoo)]
     assert len(logs) == 2
     assert all(str(log.relative_to(long_zoo.root)) in done.stderr and log.is_file() for log in logs)
+    long_zoo.call("run")
+    assert len(leftovers(long_zoo)) == 2, "what the first run left is gone"
 
 
 def test_trials_can_be_skipped(long_zoo: Zoo) -> None:

@@ -23,6 +23,7 @@ ITERATIONS = 20
 IMAGES = 16
 # A training of fewer iterations says itself, soon enough, what is wrong.
 LONG_ITERATIONS = 1000
+PASSED = "passed"
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,14 @@ class Trials:
         self._mark(planned).parent.mkdir(parents=True, exist_ok=True)
         self._mark(planned).touch()
 
+    def clear(self) -> None:
+        """Remove what failed trials of an earlier run left: models and checkpoints are large."""
+        for folder in self.folder.glob("*"):
+            if folder.name != PASSED:
+                shutil.rmtree(folder, ignore_errors=True)
+
     def _mark(self, planned: PlannedCell) -> Path:
-        return self.folder / "passed" / f"{planned.fingerprint}-{'-'.join(planned.phases)}"
+        return self.folder / PASSED / f"{planned.fingerprint}-{'-'.join(planned.phases)}"
 
 
 def wanted(planned: Sequence[PlannedCell], trials: Trials) -> list[PlannedCell]:
@@ -90,6 +97,7 @@ def try_cells(
 ) -> tuple[list[str], bool]:
     """Try cells that `wanted` gave; return what is wrong, a line a cell, and whether Ctrl-C ended it."""
     problems: list[str] = []
+    trials.clear()
     with held_back() as presses:
         for cell in planned:
             folder = trials.folder / new_run_id()

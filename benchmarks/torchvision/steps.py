@@ -36,7 +36,7 @@ from models.torchvision.optim import build_optimizer, set_learning_rate
 CPU = torch.device("cpu")
 BATCHES, ROUNDS = 6, 3
 LR = 1e-4  # keeps random weights finite
-TRAINED_ITERATIONS, TRAINED_IMAGES, TIMED_IMAGES = 60, 4, 12
+TRAINED_ITERATIONS, TRAINED_IMAGES, TIMED_IMAGES = 60, 4, 8
 RESIDUAL = 0.2  # of each block's branch: without its own batch norm, a random ResNet's activations grow without end
 
 
