@@ -117,7 +117,7 @@ class Group:
             dist.all_reduce(values)
         return values
 
-    def first_alone(self, work: Callable[[], None]) -> None:
+    def first_alone(self, work: Callable[[], object]) -> None:
         """Have rank 0 do some work while the others wait."""
         if self.rank.is_first:
             work()

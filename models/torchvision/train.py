@@ -42,6 +42,8 @@ def run_rank(job: dict[str, Any], number: int, count: int, events: worker.EventW
     events.write("init_start")
     rank = Rank(number, count, prepare_device(cell, job["devices"], number, count))
     group = Group(rank, cell["runtime"]["collective_timeout_s"])
+    # Rank 0 makes the index of the annotations where there is none yet: all at once would parse the file eight times.
+    group.first_alone(lambda: read_splits(job))
     splits = read_splits(job)
     model = prepare_model(job, splits, rank.device)
     events.write(
