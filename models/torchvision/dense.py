@@ -13,6 +13,7 @@ from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
 from torchvision.ops import box_iou
 
 from models.torchvision.batch import Target
+from models.torchvision.precision import at_least_single
 
 ALPHA, GAMMA = 0.25, 2.0
 
@@ -22,7 +23,7 @@ class DenseHead(RetinaNetHead):
 
     def forward(self, features: list[Tensor]) -> dict[str, Tensor]:
         """Class logits [B, A, K] and offsets [B, A, 4] of all anchors."""
-        return {name: value.float() for name, value in super().forward(features).items()}
+        return {name: at_least_single(value) for name, value in super().forward(features).items()}
 
 
 class _NoObject(torch.autograd.Function):

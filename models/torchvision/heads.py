@@ -18,6 +18,7 @@ from torchvision.models.detection.rpn import RPNHead
 
 from models.torchvision.batch import Target
 from models.torchvision.mask_targets import mask_targets
+from models.torchvision.precision import at_least_single
 
 
 class ProposalHead(RPNHead):
@@ -26,7 +27,7 @@ class ProposalHead(RPNHead):
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Objectness and offsets of each level."""
         objectness, offsets = super().forward(features)
-        return [level.float() for level in objectness], [level.float() for level in offsets]
+        return [at_least_single(level) for level in objectness], [at_least_single(level) for level in offsets]
 
 
 class RegionPredictor(FastRCNNPredictor):
@@ -35,7 +36,7 @@ class RegionPredictor(FastRCNNPredictor):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Class logits [R, K] and offsets [R, 4 K]."""
         logits, offsets = super().forward(features)
-        return logits.float(), offsets.float()
+        return at_least_single(logits), at_least_single(offsets)
 
 
 class MaskPredictor(MaskRCNNPredictor):
@@ -43,7 +44,7 @@ class MaskPredictor(MaskRCNNPredictor):
 
     def forward(self, features: Tensor) -> Tensor:
         """Mask logits [R, K, 2 S, 2 S]."""
-        return super().forward(features).float()
+        return at_least_single(super().forward(features))
 
 
 class RegionHeads(RoIHeads):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from models import worker
 
@@ -24,6 +25,11 @@ def prepare_arithmetic(precision: str, device: torch.device) -> None:
     # that what autocast leaves in single precision is that.
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+
+
+def at_least_single(value: Tensor) -> Tensor:
+    """What losses and box arithmetic take of a network's output: autocast's half precision becomes single."""
+    return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
 
 
 def arithmetic(precision: str, device: torch.device) -> torch.autocast:

@@ -16,6 +16,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, embedding, lin
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
 
+from models.torchvision.precision import at_least_single
+
 BETA = 1 / 9  # Ren et al. 2015 as Detectron and torchvision have it
 STEPS = (-1, 0, 1)  # a 3 x 3 neighbourhood
 
@@ -69,7 +71,8 @@ def at_anchors(head: RPNHead, levels: Sequence[Tensor], anchors: Tensor) -> tupl
         # [out, in, 3, 3] as patches lie: neighbours first, channels last.
         hidden = relu(linear(hidden, convolution.weight.permute(0, 2, 3, 1).flatten(1), convolution.bias))
     logits, offsets = (
-        linear(hidden, layer.weight.flatten(1), layer.bias).float() for layer in (head.cls_logits, head.bbox_pred)
+        at_least_single(linear(hidden, layer.weight.flatten(1), layer.bias))
+        for layer in (head.cls_logits, head.bbox_pred)
     )
     rows = torch.arange(len(anchors), device=anchors.device)
     return logits[rows, choice], offsets.view(len(anchors), per_place, 4)[rows, choice]

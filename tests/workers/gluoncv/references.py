@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
 from torchvision.models._utils import IntermediateLayerGetter
@@ -24,6 +23,7 @@ from torchvision.models.resnet import ResNet
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the cells in conftest.py
 from conftest import cell
 
+from models.torchvision.checkpoint import save_weights
 from models.torchvision.detectors import build_detector
 from models.torchvision.optim import build_optimizer
 
@@ -67,13 +67,14 @@ def write_retinanet(folder: Path, head_norm: str) -> None:
     changes = {"fpn_channels": 32, "head_norm": head_norm, "box_loss_beta": 0, **backbone}
     values = cell("retinanet_fpn", "r18", {"model": changes})
     values["recipe"]["test"]["score_threshold"] = 0.3
-    model = build_detector(values, CLASSES).eval()
+    # Random numbers fill weights in the order in which they lie.
+    model = build_detector(values, CLASSES).eval().to(memory_format=torch.contiguous_format)
     assert isinstance(model, RetinaNet)
     # With the weights that a training begins with, every anchor of a class would score about the same.
     model.head.classification_head.cls_logits.weight.normal_(0, 0.05)
     model.head.classification_head.cls_logits.bias.zero_()
     model.head.regression_head.bbox_reg.weight.normal_(0, 0.02)
-    save_file(model.state_dict(), folder / f"retinanet_{head_norm}.safetensors")
+    save_weights(model, folder / f"retinanet_{head_norm}.safetensors")
     images = torch.randn(2, 3, HEIGHT, WIDTH).double()
     model.double()
     levels = list(model.backbone(images).values())
