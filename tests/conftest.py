@@ -23,8 +23,9 @@ for certificates in SYSTEM_CERTIFICATES:
     if Path(certificates).exists():
         os.environ.setdefault("SSL_CERT_FILE", certificates)
 
-# Tests that were started in a script's background have SIGINT ignored, and what they start would inherit that.
+# Tests that were started in a script's background have these two ignored, and what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MATRIX = REPOSITORY / "matrix.yaml"
