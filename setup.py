@@ -17,6 +17,8 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 PACKAGES = ROOT / "bench"
 BUNDLED = ("models", "templates", "matrix.yaml")
+# What writes to where models are published; a folder needs none of it.
+PUBLISHING = {"s3": ["s3fs>=2024.6"], "hf": ["huggingface_hub>=1"]}
 NOT_BUNDLED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 
@@ -74,6 +76,7 @@ setup(
     entry_points={"console_scripts": ["zoo-bench = zoo_bench.cli:main"]},
     install_requires=[
         "filelock>=3.12",
+        "fsspec>=2024.6",
         "hotcoco>=1.3",
         "jinja2>=3.1",
         "msgspec>=0.20",
@@ -90,8 +93,13 @@ setup(
         "uv>=0.5",
     ],
     extras_require={
+        **PUBLISHING,
         "dev": [
+            *(package for packages in PUBLISHING.values() for package in packages),
             "build>=1.2",
+            "flask>=3",
+            "flask-cors>=5",
+            "moto[s3]>=5",
             "mypy>=1.15",
             "pre-commit>=3.7",
             "pytest>=8.2",

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, Zoo
 
+from zoo_bench.privacy import without_folders
 from zoo_bench.record import Record
-from zoo_bench.recorder import without_folders
 from zoo_bench.store import Store
 
 RETINANET = ("--select", "*retinanet*")

@@ -61,7 +61,7 @@ def test_what_would_fail_is_listed_together_and_nothing_is_started(long_zoo: Zoo
     done = long_zoo.call("run")
     assert done.returncode == 2
     assert long_zoo.records == ()
-    assert "of 2 cells that were tried, 2 would fail, and none was started" in done.stderr
+    assert "the trial found 2 problem(s), and no cell was started" in done.stderr
     assert "mask-rcnn_r50_fpn_1x_shapes: out of memory: train: scripted out_of_memory (log: " in done.stderr
     assert "retinanet_r50_fpn_1x_shapes: failed: evaluate: scripted error (log: " in done.stderr
     assert "--no-trial" in done.stderr

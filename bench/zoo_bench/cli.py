@@ -171,16 +171,28 @@ def verify(
     document: Annotated[Path, typer.Argument(help="A document that render made.", show_default=False)],
     root: Root = None,
     matrix: MatrixFile = None,
+    links: Annotated[
+        bool, typer.Option("--links", help="Fetch every published file that it links, and check its hash.")
+    ] = False,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="Evaluate every published model again, and compare its AP.")
+    ] = False,
+    gpus: Annotated[
+        int | None,
+        typer.Option(min=0, max=10**9, help="GPUs to evaluate on, in place of the matrix's; 0: the CPU."),
+    ] = None,
 ) -> int:
     """Check that a published document still equals the store; when it does not, exit 1 with a diff.
 
     It names every value that was edited by hand, is stale, or was copied from another row. Logs and models need
-    not be there, so it runs in a clean clone: `zoo-bench verify MODEL_ZOO.md`.
+    not be there, so it runs in a clean clone: `zoo-bench verify MODEL_ZOO.md`. With --links it also fails when a
+    published model or log is gone, forbidden or changed; with --evaluate, when a model has another AP.
     """
     from zoo_bench.commands.verify import verify as command
     from zoo_bench.session import Asked
 
-    return command(Asked(root, matrix), document)
+    asked = Asked(root, matrix, gpus=gpus)
+    return command(asked, document, with_links=links, with_evaluation=evaluate)
 
 
 @app.command()

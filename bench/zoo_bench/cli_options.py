@@ -114,7 +114,9 @@ Gpus = Annotated[
 ]
 Phases = Annotated[
     str | None,
-    typer.Option("--phases", help="Some of train,infer,evaluate. Default: what the matrix says.", show_default=False),
+    typer.Option(
+        "--phases", help="Some of train,infer,evaluate,publish. Default: what the matrix says.", show_default=False
+    ),
 ]
 CheckpointFile = Annotated[
     Path | None,

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from zoo_bench.events import Event
@@ -16,6 +27,7 @@ from zoo_bench.plan import PlannedCell
 from zoo_bench.record import Record
 
 PLAIN_INTERVAL_S = 10.0
+MIB = 2**20
 UNLIMITED_COLUMNS = 10_000
 PHASE_OF = {"step": "train", "infer_step": "infer", "eval_step": "evaluate", "eval_start": "evaluate"}
 
@@ -59,6 +71,12 @@ class Pace:
         if event.name != "eval_start":
             self.position = int(event.number("iteration" if phase == "train" else "index"))
             self.length = int(event.number("iterations" if phase == "train" else "images"))
+
+    def upload(self, done: int, size: int) -> None:
+        """Take over how many bytes of a file are published; its position is told in MiB."""
+        if self.phase != "publish" or done < self.position * MIB:
+            self.phase, self._phase_started_s = "publish", time.monotonic()
+        self.position, self.length = done // MIB, max(1, size // MIB)
 
     def end(self) -> None:
         """The cell has ended."""
@@ -119,12 +137,21 @@ class PlainDisplay:
         """Say how far the cell is, now and then."""
         self._pace.follow(event)
         self._detail = detail(event) or self._detail
+        self._show()
+
+    def _show(self) -> None:
         if self._pace.position and time.monotonic() - self._last_s >= PLAIN_INTERVAL_S:
             self._last_s = time.monotonic()
             self._say(
                 f"    {self._pace.phase} {self._pace.position}/{self._pace.length} {self._detail}"
                 f" · phase ETA {format_s(self._pace.phase_eta_s())} · matrix ETA {format_s(self._pace.matrix_eta_s())}"
             )
+
+    def uploading(self, name: str, done: int, size: int) -> None:
+        """Say how far an upload is, now and then."""
+        self._pace.upload(done, size)
+        self._detail = f"MiB of {name}"
+        self._show()
 
     def cell_ended(self, record: Record, *, again: bool) -> None:
         """Say how the cell ended, and whether it is tried again."""
@@ -164,10 +191,7 @@ class LiveDisplay(PlainDisplay):
             self._bars.remove_task(self._cell)
         self._cell = self._bars.add_task(self._name(planned.cell.id), total=None, note="starting")
 
-    def event(self, event: Event) -> None:
-        """Move the bars."""
-        self._pace.follow(event)
-        self._detail = detail(event) or self._detail
+    def _show(self) -> None:
         if self._cell is None or not self._pace.position:
             return
         note = f"{self._pace.phase} {self._detail} · ETA {format_s(self._pace.phase_eta_s())}"
@@ -206,6 +230,17 @@ def table_console() -> Console:
 def plain_table(title: str | None = None) -> Table:
     """Return an empty table that leaves its width to the words: no lines between them."""
     return Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+
+
+@contextmanager
+def download_bar(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Show how far downloads are; yields what is told a file's address, its bytes that have come, and its size."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("")
+        yield lambda url, done, total: progress.update(
+            task, description=escape(url.rpartition("/")[2]), completed=done, total=total
+        )
 
 
 def bar(console: Console, what: str) -> tuple[Progress, Callable[[int, int], None]]:

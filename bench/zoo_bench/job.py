@@ -85,9 +85,9 @@ class DatasetPaths:
     val: SplitPaths
 
     def needed(self, phases: Sequence[Phase]) -> tuple[SplitPaths, ...]:
-        """Return the splits that `phases` read: one trains on train, everything else is done on val."""
+        """Return the splits that `phases` read: one trains on train; inference and evaluation are done on val."""
         train = (self.train,) if "train" in phases else ()
-        return (*train, self.val) if set(phases) - {"train"} else train
+        return (*train, self.val) if {"infer", "evaluate"} & set(phases) else train
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from zoo_bench.addresses import Address, Url, is_inside
 from zoo_bench.errors import ConfigError, nearest
 from zoo_bench.recipe import Count, Name, PartialSchedule, PartialValues, Precision, Seed, Strict
 
@@ -115,6 +116,21 @@ class Profile(Strict):
     overrides: tuple[Override, ...] = ()
 
 
+class Publish(Strict):
+    """Where models and their logs are uploaded to, and under which address readers find them."""
+
+    address: Address = Field(
+        description="a folder of the workspace, or any address that fsspec writes to: s3://, hf://"
+    )
+    url: Url | None = Field(default=None, description="what the document links, before a file's name")
+
+    @model_validator(mode="after")
+    def _readers_find_it(self) -> Publish:
+        if self.url is None and not self.address.startswith("hf://") and not is_inside(self.address):
+            raise ValueError(f"url: needed, since '{self.address}' does not tell where readers find the files")
+        return self
+
+
 Tables = Literal["together", "apart"]
 
 
@@ -146,6 +162,7 @@ class Matrix(Strict):
     scorer: Literal["hotcoco", "pycocotools"] = Field(description="computes COCO AP; they agree to 1e-9")
     document: Document
     target: Target
+    publish: Publish | None = None
     datasets: dict[Name, Dataset] = Field(min_length=1)
     detectors: dict[Name, Detector] = Field(min_length=1)
     backbones: dict[Name, Backbone] = Field(min_length=1)

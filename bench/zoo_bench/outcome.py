@@ -8,7 +8,7 @@ from typing import Final
 
 from zoo_bench.events import Event, timed_images
 from zoo_bench.executors.local import Outcome
-from zoo_bench.recipe import PHASES, Phase
+from zoo_bench.recipe import WORKER_PHASES, Phase
 from zoo_bench.record import Status
 
 ERROR_STATUS: Final[dict[str, Status]] = {"out_of_memory": "out_of_memory", "diverged": "diverged"}
@@ -52,9 +52,9 @@ def _exit(code: int) -> str:
 def phases_done(events: Sequence[Event]) -> tuple[Phase, ...]:
     """Return the phases whose end the events show."""
     infer = timed_images(events)
-    done = {
+    done: dict[Phase, bool] = {
         "train": any(event.name == "checkpoint_saved" and event.fields.get("final") for event in events),
         "infer": bool(infer) and infer[-1].number("index") >= infer[-1].number("images"),
         "evaluate": any(event.name in ("eval_stop", "eval_result") for event in events),
     }
-    return tuple(phase for phase in PHASES if done[phase])
+    return tuple(phase for phase in WORKER_PHASES if done[phase])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from zoo_bench.cell import Cell, digest
 from zoo_bench.errors import ConfigError
-from zoo_bench.recipe import PHASES, Phase, differences
+from zoo_bench.recipe import PHASES, WORKER_PHASES, Phase, differences
 from zoo_bench.record import Checkpoint, Inputs, Record
 from zoo_bench.scaling import without_scaling
 
@@ -20,7 +20,8 @@ SHOWN_DIFFERENCES = 2
 class PlannedCell:
     """A cell, the phases that are left to run (none: it is fresh), why, and the checkpoint they would start from.
 
-    `anew`: also a training that was interrupted begins again.
+    `anew`: also a training that was interrupted begins again. `training_log`: of the run that made the checkpoint,
+    relative to the workspace.
     """
 
     cell: Cell
@@ -29,7 +30,13 @@ class PlannedCell:
     phases: tuple[Phase, ...]
     reason: str
     checkpoint: Checkpoint | None
+    training_log: str | None = None
     anew: bool = False
+
+    @property
+    def worker_phases(self) -> tuple[Phase, ...]:
+        """The phases that a worker runs."""
+        return tuple(phase for phase in self.phases if phase in WORKER_PHASES)
 
     @property
     def fresh(self) -> bool:
@@ -39,12 +46,16 @@ class PlannedCell:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for beyond the matrix. `available` names the checkpoint files that still exist."""
+    """What the user asked for beyond the cells.
+
+    `available` names the checkpoint files that still exist, `address` says where models are published now.
+    """
 
     phases: tuple[Phase, ...] | None = None
     force: bool = False
     checkpoint: Checkpoint | None = None
     available: frozenset[str] = frozenset()
+    address: str | None = None
 
 
 def parse_phases(text: str | None) -> tuple[Phase, ...] | None:
@@ -83,9 +94,10 @@ def _plan_cell(cell: Cell, inputs: Inputs, records: Sequence[Record], request: R
     earlier = [record for record in records if record.cell_id == cell.id]
     same = [record for record in earlier if record.fingerprint == mark and not _spoiled(record, cell)]
     wanted = request.phases or cell.phases
-    done = _done(same)
+    done = _done(same, request.address)
     left = wanted if request.force else tuple(phase for phase in wanted if phase not in done)
-    checkpoint = request.checkpoint or _checkpoint(done, request.available)
+    trained = done.get("train") if request.checkpoint is None else None
+    checkpoint = request.checkpoint or _checkpoint(trained, request.available)
     if left and "train" not in left and checkpoint is None:
         if "train" not in wanted:
             raise ConfigError(
@@ -94,11 +106,12 @@ def _plan_cell(cell: Cell, inputs: Inputs, records: Sequence[Record], request: R
             )
         left = wanted
     if "train" in left:
-        left, checkpoint = wanted, None
+        left, checkpoint, trained = wanted, None, None
     reason = _reason(cell, inputs, earlier, same, left, request)
     if "train" in left and "train" in done and not request.force:
         reason = f"the model of run {done['train'].run_id} is gone"
-    return PlannedCell(cell, inputs, mark, left, reason, checkpoint if left else None, request.force)
+    log = trained.files["log"] if trained else None
+    return PlannedCell(cell, inputs, mark, left, reason, checkpoint if left else None, log, request.force)
 
 
 def _spoiled(record: Record, cell: Cell) -> bool:
@@ -106,22 +119,24 @@ def _spoiled(record: Record, cell: Cell) -> bool:
     return record.status == "quarantined" or bool(record.noise and cell.trust.on_noise == "quarantine")
 
 
-def _done(same: Sequence[Record]) -> dict[Phase, Record]:
+def _done(same: Sequence[Record], address: str | None) -> dict[Phase, Record]:
     """Return, for every phase that is done, the newest run that did it.
 
-    Inference and evaluation count only when they were done with the model of the newest training, where there is one.
+    Every other phase counts only when it was done with the model of the newest training, where there is one; and
+    what was published, only when it was at `address`.
     """
     trained = next((record for record in reversed(same) if "train" in record.phases_done), None)
     weights = trained.checkpoint.sha256 if trained and trained.checkpoint else None
     done: dict[Phase, Record] = {}
     for record in same:
         if weights is None or (record.checkpoint is not None and record.checkpoint.sha256 == weights):
-            done.update(dict.fromkeys(record.phases_done, record))
+            elsewhere = record.published is not None and record.published.address != address
+            done.update({phase: record for phase in record.phases_done if not (phase == "publish" and elsewhere)})
     return done
 
 
-def _checkpoint(done: Mapping[Phase, Record], available: frozenset[str]) -> Checkpoint | None:
-    found = done["train"].checkpoint if "train" in done else None
+def _checkpoint(trained: Record | None, available: frozenset[str]) -> Checkpoint | None:
+    found = trained.checkpoint if trained else None
     return found if found and found.file in available else None
 
 
@@ -135,7 +150,7 @@ def _reason(
 ) -> str:
     if not left:
         wanted = request.phases or cell.phases
-        runs = dict.fromkeys(record.run_id for phase, record in _done(same).items() if phase in wanted)
+        runs = dict.fromkeys(record.run_id for phase, record in _done(same, request.address).items() if phase in wanted)
         return f"run {', '.join(runs)}"
     if request.force:
         return "forced"

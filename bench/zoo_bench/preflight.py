@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from zoo_bench.cell import Cell, expand
 from zoo_bench.datasets.locate import locate, missing
 from zoo_bench.environments import environment_status
 from zoo_bench.errors import PreflightError
 from zoo_bench.machine import MachineInfo, usable_gpus
-from zoo_bench.recipe import Phase
+from zoo_bench.recipe import WORKER_PHASES, Phase
 from zoo_bench.session import Session
 
 # The first architecture with units for TensorFloat-32 and bfloat16, as the major number of its compute capability.
@@ -62,16 +62,18 @@ def only(backends: Sequence[str]) -> str:
 
 def shortcomings(session: Session, needs: Iterable[Need], machine: MachineInfo) -> list[str]:
     """Return what this machine or the backends lack for the cells' phases, each once."""
-    found: dict[str, None] = {}
-    for cell, phases in needs:
-        for problem in (
-            *_hardware(cell, machine),
-            *_precision(cell, machine),
-            *_backend(session, cell),
-            *_dataset(session, cell, phases),
-        ):
-            found[problem] = None
-    return list(found)
+    found = (problem for cell, phases in needs for problem in _lacking(session, cell, phases, machine))
+    return list(dict.fromkeys(found))
+
+
+def _lacking(session: Session, cell: Cell, phases: Sequence[Phase], machine: MachineInfo) -> Iterator[str]:
+    if set(phases) & set(WORKER_PHASES):
+        yield from _hardware(cell, machine)
+        yield from _precision(cell, machine)
+        yield from _backend(session, cell)
+        yield from _dataset(session, cell, phases)
+    if "publish" in phases:
+        yield from _publish(session)
 
 
 def _hardware(cell: Cell, machine: MachineInfo) -> list[str]:
@@ -125,6 +127,13 @@ def _backend(session: Session, cell: Cell) -> list[str]:
     if environment.lock is None and not environment.ready:
         problems.append(f"backend {backend.name}: {environment.detail}")
     return problems
+
+
+def _publish(session: Session) -> list[str]:
+    if session.destination is None:
+        return ["phase publish: matrix.yaml does not say where to; add `publish: {address: ..., url: ...}`"]
+    problem = session.destination.problem()
+    return [problem] if problem else []
 
 
 def _dataset(session: Session, cell: Cell, phases: Sequence[Phase]) -> list[str]:

@@ -12,8 +12,10 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, create_model
 from pydantic_core import CoreSchema, core_schema
 
-Phase = Literal["train", "infer", "evaluate"]
-PHASES: tuple[Phase, ...] = ("train", "infer", "evaluate")
+Phase = Literal["train", "infer", "evaluate", "publish"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+# The last one is zoo-bench's own: no worker needs the keys to where models are kept.
+WORKER_PHASES: tuple[Phase, ...] = ("train", "infer", "evaluate")
 # How a device computes: in single precision; its products of matrices and convolutions with the 10 bits of
 # TensorFloat-32; automatic mixed precision with bfloat16, the weights in single precision.
 Precision = Literal["fp32", "tf32", "bf16"]

@@ -1,15 +1,16 @@
 """What a run leaves in the store: one immutable, versioned JSON document.
 
-Schema history: 1, the first. 2 adds intervals, energy, noise and the zoo's revision; what 1 lacks is read as absent.
+Schema history: 1, the first. 2 adds intervals, energy, noise and the zoo's revision. 3 adds what was published. What an
+older one lacks is read as absent.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
+from zoo_bench.addresses import Address, InsidePath, Url
 from zoo_bench.measurements import Measurements
 from zoo_bench.noise import Noise
 from zoo_bench.recipe import Count, Phase, Strict
@@ -19,16 +20,6 @@ Status = Literal["succeeded", "failed", "out_of_memory", "timed_out", "hung", "d
 
 
 LATEST_UNIX_S = 253_402_300_799  # the last second that has a date of four digits
-
-
-def _inside(path: str) -> str:
-    """Refuse a path that leaves the workspace: a document would link it."""
-    if Path(path).is_absolute() or ".." in Path(path).parts:
-        raise ValueError(f"'{path}' is not in the workspace")
-    return path
-
-
-InsidePath = Annotated[str, AfterValidator(_inside)]
 
 
 class Inputs(Strict):
@@ -50,6 +41,22 @@ class Checkpoint(Strict):
     bytes: int
     trained: bool
     given: bool
+
+
+class PublishedFile(Strict):
+    """A file that readers can fetch. `url` is what documents link: an http(s) address, or a path in the workspace."""
+
+    url: Url
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    bytes: Count
+
+
+class Published(Strict):
+    """What was uploaded of a cell: its model, and the log of the run that trained it. `address`: of the upload."""
+
+    address: Address
+    model: PublishedFile
+    log: PublishedFile
 
 
 class _Gpu(BaseModel):
@@ -97,7 +104,7 @@ def _holding(parts: type[BaseModel]) -> AfterValidator:
 class Record(Strict):
     """One run of one cell."""
 
-    schema_version: Literal[1, 2] = 2
+    schema_version: Literal[1, 2, 3] = 3
     run_id: str
     cell_id: str
     profile: str
@@ -121,6 +128,7 @@ class Record(Strict):
     software: dict[str, str]
     revision: Revision | None = Field(default=None, description="of the zoo's files; None outside of git")
     checkpoint: Checkpoint | None
+    published: Published | None = None
     files: Annotated[dict[str, InsidePath], _holding(_Files)] = Field(
         description="log, events, samples, detections: relative to the workspace"
     )

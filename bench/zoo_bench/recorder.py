@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from zoo_bench import __version__
 from zoo_bench.cell import digest, recipe_values
 from zoo_bench.datasets.coco import is_number
+from zoo_bench.destination import Destination
 from zoo_bench.evaluate import METRICS, CocoScores, MetricSet, score
 from zoo_bench.events import Event
 from zoo_bench.executors.local import Outcome
@@ -23,6 +24,7 @@ from zoo_bench.model_file import describe_model
 from zoo_bench.noise import Noise, describe
 from zoo_bench.outcome import judge, phases_done
 from zoo_bench.plan import PlannedCell
+from zoo_bench.privacy import public
 from zoo_bench.recipe import Phase
 from zoo_bench.record import Checkpoint, Record, Status
 from zoo_bench.revision import Revision
@@ -51,6 +53,7 @@ class Setting:
     scorer: str
     given_model: Path | None
     revision: Revision | None
+    destination: Destination | None
 
 
 @dataclass(frozen=True)
@@ -104,25 +107,58 @@ def _told(planned: PlannedCell, job: Job, outcome: Outcome, setting: Setting) ->
     )
 
 
+def record_without_job(planned: PlannedCell, run_id: str, setting: Setting) -> Record:
+    """Return the record of a run that needs no worker: its log is that of the training whose model it is about."""
+    told = _Told("succeeded", "", planned.checkpoint)
+    files = {"log": planned.training_log or ""}
+    return _written(
+        planned, setting, told, run_id=run_id, files=files, command=(), started_unix_s=time.time(), took_s=0.0
+    )
+
+
 def _record(planned: PlannedCell, job: Job, outcome: Outcome, setting: Setting, told: _Told) -> Record:
-    root, resolved = setting.workspace.root, planned.cell.resolved()
     files = {"log": job.paths.log, "events": job.paths.events, "samples": job.paths.samples}
     if job.paths.detections.exists():
         files["detections"] = job.paths.detections
-    return Record(
+    root = setting.workspace.root
+    return _written(
+        planned,
+        setting,
+        told,
         run_id=job.run_id,
+        files={name: os.path.relpath(path, root) for name, path in files.items()},
+        command=tuple(public(word, root) for word in job.command),
+        started_unix_s=outcome.started_unix_s,
+        took_s=outcome.duration_s,
+    )
+
+
+def _written(
+    planned: PlannedCell,
+    setting: Setting,
+    told: _Told,
+    *,
+    run_id: str,
+    files: dict[str, str],
+    command: tuple[str, ...],
+    started_unix_s: float,
+    took_s: float,
+) -> Record:
+    root, resolved = setting.workspace.root, planned.cell.resolved()
+    return Record(
+        run_id=run_id,
         cell_id=planned.cell.id,
         profile=setting.profile,
-        cell=each_text(resolved, lambda text: without_folders(text, root)),  # a path may name its user
+        cell=each_text(resolved, lambda text: public(text, root)),  # a path may name its user
         recipe_sha256=digest(recipe_values(resolved)),
         fingerprint=planned.fingerprint,
         inputs=planned.inputs,
         status=told.status,
-        reason=without_folders(told.reason, root),
+        reason=public(told.reason, root),
         phases=planned.phases,
         phases_done=told.phases_done,
-        started_unix_s=outcome.started_unix_s,
-        duration_s=outcome.duration_s,
+        started_unix_s=started_unix_s,
+        duration_s=took_s,
         measurements=told.measurements,
         noise=told.noise,
         unwatched=told.unwatched,
@@ -131,14 +167,14 @@ def _record(planned: PlannedCell, job: Job, outcome: Outcome, setting: Setting, 
         software=dict(told.software),
         revision=setting.revision,
         checkpoint=told.checkpoint,
-        files={name: os.path.relpath(path, root) for name, path in files.items()},
-        command=tuple(without_folders(word, root) for word in job.command),
+        files=files,
+        command=command,
         zoo_bench=__version__,
     )
 
 
 def _ending(planned: PlannedCell, outcome: Outcome, problem: str, noise: Sequence[Noise]) -> tuple[Status, str]:
-    status, reason = judge(outcome, planned.phases)
+    status, reason = judge(outcome, planned.worker_phases)
     if status != "succeeded":
         return status, reason
     if problem:
@@ -179,15 +215,6 @@ def _reported_set(name: str, values: object) -> MetricSet:
         if value is not None and not (is_number(value) and 0 <= value <= 1):
             raise EvaluationError(f"eval_result: {name}: {metric} is {value!r}, and no fraction from 0 to 1")
     return MetricSet(**numbers, per_class={})
-
-
-def without_folders(text: str, root: Path) -> str:
-    """Make paths relative to the workspace, and to home outside of it: records are published."""
-    home = Path(os.path.expanduser("~"))
-    for folder, pattern, name in ((root, "{}/", ""), (home, r"{}(?![\w-]|\.\w)", "~")):
-        if folder.is_absolute() and folder != Path(folder.root):
-            text = re.sub(r"(?<![\w.-])" + pattern.format(re.escape(str(folder))), name, text)
-    return text
 
 
 def _software(events: Sequence[Event]) -> dict[str, str]:

@@ -182,12 +182,18 @@ class _Document:
 
     def _links(self, row: Row) -> str:
         record = row.sources.get("download")
+        if row.published is not None:
+            return _linked([("model", row.published.model.url), ("log", row.published.log.url)])
         if record is None:
             return ""
         checkpoint = record.checkpoint
         model = checkpoint.file if checkpoint and not checkpoint.given else ""
         files = [("model", model), ("log", record.files.get("log", ""))]
-        return " \\| ".join(link(name, file) for name, file in files if file and self.available(file))
+        return _linked([(name, file) for name, file in files if file and self.available(file)])
+
+
+def _linked(files: Sequence[tuple[str, str]]) -> str:
+    return " \\| ".join(link(name, file) for name, file in files)
 
 
 def definition_text(column: Column, memory: MemoryDefinition, *, on_host: bool) -> str:

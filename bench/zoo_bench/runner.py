@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from zoo_bench.destination import Progress, StoppedError
 from zoo_bench.events import Event
 from zoo_bench.executors.local import run_job
 from zoo_bench.interrupts import Presses, held_back
 from zoo_bench.job import DatasetPaths, Job, JobPaths
 from zoo_bench.plan import PlannedCell
+from zoo_bench.publishing import with_published
 from zoo_bench.record import Checkpoint, Record
-from zoo_bench.recorder import Setting, make_record
+from zoo_bench.recorder import Setting, make_record, record_without_job
 from zoo_bench.store import new_run_id
 from zoo_bench.timing import PrecisionWatch
 
@@ -38,6 +40,9 @@ class Watcher(Protocol):
     def event(self, event: Event) -> None:
         """The worker wrote an event."""
 
+    def uploading(self, name: str, done: int, size: int) -> None:
+        """So many bytes of a file are published."""
+
     def cell_ended(self, record: Record, *, again: bool) -> None:
         """A cell's record is in the store; `again`: it is quarantined, and the cell is tried once more."""
 
@@ -58,16 +63,22 @@ def run_cells(
         for cell in planned:
             if cell.fresh:
                 continue
-            records.append(_attempts(cell, bench_of(cell), setting, watcher, presses))
+            records.append(_attempts(cell, bench_of, setting, watcher, presses))
             if presses.count:
                 break
         return records, presses.count > 0
 
 
-def _attempts(planned: PlannedCell, bench: Bench, setting: Setting, watcher: Watcher, presses: Presses) -> Record:
+def _attempts(
+    planned: PlannedCell,
+    bench_of: Callable[[PlannedCell], Bench],
+    setting: Setting,
+    watcher: Watcher,
+    presses: Presses,
+) -> Record:
     left = planned.cell.trust.retries
     while True:
-        record = run_cell(planned, bench, setting, watcher, presses)
+        record = run_cell(planned, bench_of, setting, watcher, presses)
         again = record.status == "quarantined" and left > 0 and not presses.count
         watcher.cell_ended(record, again=again)
         if not again:
@@ -75,7 +86,13 @@ def _attempts(planned: PlannedCell, bench: Bench, setting: Setting, watcher: Wat
         left -= 1
 
 
-def run_cell(planned: PlannedCell, bench: Bench, setting: Setting, watcher: Watcher, presses: Presses) -> Record:
+def run_cell(
+    planned: PlannedCell,
+    bench_of: Callable[[PlannedCell], Bench],
+    setting: Setting,
+    watcher: Watcher,
+    presses: Presses,
+) -> Record:
     """Run one cell to its record, and store that.
 
     Raises:
@@ -85,7 +102,15 @@ def run_cell(planned: PlannedCell, bench: Bench, setting: Setting, watcher: Watc
     checkpoints = setting.store.checkpoint_folder(planned.cell.id, planned.fingerprint)
     if planned.anew:
         shutil.rmtree(checkpoints, ignore_errors=True)
-    record = attempt(planned, bench, setting, watcher, presses, setting.store.run_folder(run_id), checkpoints)
+    folder = setting.store.run_folder(run_id)
+    if planned.worker_phases:
+        record = attempt(planned, bench_of(planned), setting, watcher, presses, folder, checkpoints)
+    else:
+        watcher.cell_started(planned, setting.workspace.root / (planned.training_log or ""))
+        record = record_without_job(planned, run_id, setting)
+    if "publish" in planned.phases and record.status == "succeeded":
+        folder.mkdir(parents=True, exist_ok=True)
+        record = with_published(record, planned, setting, folder, _until_pressed(watcher, presses))
     setting.store.add(record)
     if "train" in record.phases_done:  # and its model is kept: nothing is left to resume
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -112,7 +137,7 @@ def attempt(
     job = Job(
         run_id=folder.name,
         cell=planned.cell,
-        phases=planned.phases,
+        phases=planned.worker_phases,
         dataset=bench.dataset,
         gpus=bench.gpus,
         checkpoint=_checkpoint_path(planned.checkpoint, setting),
@@ -138,6 +163,17 @@ def _listener(planned: PlannedCell, paths: JobPaths, watcher: Watcher) -> Callab
             paths.enough.touch()
 
     return listen
+
+
+def _until_pressed(watcher: Watcher, presses: Presses) -> Progress:
+    """Return what is told how far an upload is, and breaks it off once somebody asks to stop."""
+
+    def told(name: str, done: int, size: int) -> None:
+        if presses.count:
+            raise StoppedError
+        watcher.uploading(name, done, size)
+
+    return told
 
 
 def _checkpoint_path(checkpoint: Checkpoint | None, setting: Setting) -> Path | None:

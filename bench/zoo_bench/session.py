@@ -12,6 +12,7 @@ from zoo_bench.backends import Backend, backend_names, find_backend, has_backend
 from zoo_bench.cell import Cell, expand, short_name
 from zoo_bench.datasets.locate import fingerprint as dataset_fingerprint
 from zoo_bench.datasets.locate import locate
+from zoo_bench.destination import Destination
 from zoo_bench.environments import environment_status, lock_sha256
 from zoo_bench.errors import ConfigError
 from zoo_bench.job import DatasetPaths
@@ -113,6 +114,16 @@ class Session:
         """The paths of a cell's dataset on this machine."""
         return locate(cell.dataset, self.matrix.datasets[cell.dataset], self.workspace, self.machine.datasets)
 
+    def dataset_sha256(self, cell: Cell) -> str:
+        """The digest of a cell's dataset, as it is on this machine."""
+        return dataset_fingerprint(self.matrix.datasets[cell.dataset], self.dataset(cell))
+
+    @property
+    def destination(self) -> Destination | None:
+        """Where models are published; None where the matrix does not say."""
+        publish = self.matrix.publish
+        return Destination.of(publish, self.workspace.root) if publish else None
+
     @property
     def template_folders(self) -> tuple[Path, ...]:
         """Where the document's template and its parts are looked for, in this order."""
@@ -138,6 +149,7 @@ class Session:
             force=self.asked.force,
             checkpoint=self._given_checkpoint(),
             available=frozenset(file for file in left_behind if (self.workspace.root / file).is_file()),
+            address=self.destination.address if self.destination else None,
         )
         return make_plan(self.cells, self._inputs(), records, request)
 
@@ -151,8 +163,7 @@ class Session:
                 sources[cell.backend] = sources_sha256(backend)
                 locks[cell.backend] = environment_status(backend, self.workspace, self.machine).lock_sha256
             if cell.dataset not in datasets:
-                declared = self.matrix.datasets[cell.dataset]
-                datasets[cell.dataset] = dataset_fingerprint(declared, self.dataset(cell))
+                datasets[cell.dataset] = self.dataset_sha256(cell)
         return {
             cell.id: Inputs(
                 sources_sha256=sources[cell.backend],
@@ -169,8 +180,11 @@ class Session:
         if not file.is_file():
             raise ConfigError(f"--checkpoint {file}: no such file", "name a file of weights that the backend reads")
         phases = parse_phases(self.asked.phases)
-        if phases is None or "train" in phases:
-            raise ConfigError("--checkpoint is for a model that is trained already", "add --phases infer,evaluate")
+        if phases is None or {"train", "publish"} & set(phases):
+            raise ConfigError(
+                "--checkpoint measures a model that is trained already, and published elsewhere",
+                "add --phases infer,evaluate",
+            )
         if len(self.cells) > 1:
             raise ConfigError(
                 f"--checkpoint {file}: {len(self.cells)} cells are selected, and one model fits one",

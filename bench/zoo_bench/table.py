@@ -8,8 +8,8 @@ from typing import Literal
 
 from zoo_bench.cell import Cell, digest, recipe_values
 from zoo_bench.figures import DEFAULT_MEMORY, MemoryDefinition, memory_figure
-from zoo_bench.recipe import differences
-from zoo_bench.record import Record
+from zoo_bench.recipe import WORKER_PHASES, differences
+from zoo_bench.record import Published, Record
 from zoo_bench.scaling import base_batch_of, without_scaling
 
 Column = Literal["memory", "s_per_iter", "energy", "fps", "box_ap", "mask_ap", "download"]
@@ -23,7 +23,8 @@ class Row:
     """One cell and, by column, the run that the figure is taken from.
 
     `attempt` is the newest run that counts for the row; without any, the newest of those that were quarantined.
-    `timed_untrained`: inference was timed, but only with a model whose training had not finished.
+    `timed_untrained`: inference was timed, but only with a model whose training had not finished. `published`: where
+    readers find the model that the row speaks of, and its log.
     """
 
     cell: Cell
@@ -31,6 +32,7 @@ class Row:
     attempt: Record | None
     recipe_changes: tuple[str, ...]
     timed_untrained: bool
+    published: Published | None = None
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -67,7 +69,8 @@ def build_row(
         if fitting:
             sources[column] = max(fitting, key=_memory_rank(memory) if column == "memory" else _rank)
     untrained = "fps" not in sources and any(record.measurements.infer for record in group)
-    return Row(cell, sources, group[-1], tuple(changes), untrained)
+    published = [record.published for record in group if record.published and _weights(record) == model]
+    return Row(cell, sources, group[-1], tuple(changes), untrained, published[-1] if published else None)
 
 
 def _of_one_recipe(cell: Cell, profile: str, records: Sequence[Record]) -> tuple[list[Record], list[str]]:
@@ -146,5 +149,6 @@ HAS: dict[Column, Callable[[Record], bool]] = {
     "mask_ap": lambda record: (
         record.measurements.scores is not None and record.measurements.scores.mask is not None and _trained(record)
     ),
-    "download": _trained,
+    # A run that only published measured nothing: what it links is in `Row.published`.
+    "download": lambda record: _trained(record) and not set(WORKER_PHASES).isdisjoint(record.phases),
 }

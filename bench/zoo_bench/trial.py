@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from zoo_bench.destination import Destination
 from zoo_bench.errors import PreflightError
 from zoo_bench.interrupts import held_back
 from zoo_bench.plan import PlannedCell
@@ -58,10 +59,18 @@ class Trials:
 
 def wanted(planned: Sequence[PlannedCell], trials: Trials) -> list[PlannedCell]:
     """Return the cells to try, as they are to be tried: none where no cell of the plan trains for long."""
-    left = [cell for cell in planned if not cell.fresh]
-    if not any(_is_long(cell) for cell in left):
+    if not any(_is_long(cell) for cell in planned):
         return []
-    return [as_trial(cell) for cell in left if not trials.passed(cell)]
+    tried = (as_trial(cell) for cell in planned if cell.worker_phases)
+    return [cell for cell in tried if not trials.passed(cell)]
+
+
+def unreachable(planned: Sequence[PlannedCell], destination: Destination | None) -> list[str]:
+    """Return why the models of long cells could not be published, a line; nothing where that is not to be done."""
+    if destination is None or not any(_is_long(cell) and "publish" in cell.phases for cell in planned):
+        return []
+    problem = destination.probe()
+    return [f"publish: {problem}"] if problem else []
 
 
 def _is_long(planned: PlannedCell) -> bool:
@@ -85,7 +94,7 @@ def as_trial(planned: PlannedCell) -> PlannedCell:
         "measure": cell.measure.model_copy(update=little),
         "trust": cell.trust.model_copy(update={"on_noise": "mark"}),
     }
-    return replace(planned, cell=cell.model_copy(update=changes), reason="trial")
+    return replace(planned, cell=cell.model_copy(update=changes), phases=planned.worker_phases, reason="trial")
 
 
 def try_cells(
@@ -114,11 +123,11 @@ def try_cells(
         return problems, presses.count > 0
 
 
-def refuse(problems: Sequence[str], tried: int) -> None:
+def refuse(problems: Sequence[str]) -> None:
     """Raise PreflightError that lists what is wrong; nothing where nothing is."""
     if problems:
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise PreflightError(
-            f"of {tried} cells that were tried, {len(problems)} would fail, and none was started:\n{listed}",
+            f"the trial found {len(problems)} problem(s), and no cell was started:\n{listed}",
             "mend them, or leave them out with --skip; --no-trial starts without trying",
         )

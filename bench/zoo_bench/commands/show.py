@@ -251,6 +251,9 @@ def _files(session: Session, run: Record) -> Iterator[tuple[str, str]]:
         files[name] = run.checkpoint.file
     for name, file in files.items():
         yield name, file if (session.workspace.root / file).exists() else f"{file} (not here)"
+    if run.published is not None:
+        yield "published model", f"{run.published.model.url}, SHA-256 {run.published.model.sha256}"
+        yield "published log", run.published.log.url
     yield "command", shlex.join(run.command)
 
 

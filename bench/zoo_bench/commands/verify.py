@@ -1,33 +1,133 @@
-"""`zoo-bench verify`: does a published document still equal what the store says?"""
+"""`zoo-bench verify`: does a document still equal what the store says, and what it links what was published?"""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from rich.console import Console
+
+from zoo_bench import preflight
+from zoo_bench.benches import make_setting, prepare_benches
 from zoo_bench.commands.render import render_from
-from zoo_bench.document import options_of
-from zoo_bench.errors import EXIT_DIFFERS, EXIT_OK, ConfigError
+from zoo_bench.display import Pace, download_bar, make_display
+from zoo_bench.document import DocumentOptions, options_of
+from zoo_bench.errors import EXIT_DIFFERS, EXIT_INTERRUPTED, EXIT_OK, ConfigError
+from zoo_bench.evaluate_again import Again, differing, plan_again, rows_with_ap
+from zoo_bench.interrupts import held_back
+from zoo_bench.links import FetchError, download_links, fetch, published_files
+from zoo_bench.machine import describe_machine
+from zoo_bench.record import PublishedFile
+from zoo_bench.runner import attempt
 from zoo_bench.session import Asked, Session
+from zoo_bench.store import new_run_id
 from zoo_bench.verify import Change, changes, diff, links
 
 
-def verify(asked: Asked, document: Path) -> int:
-    """Render the document once more and compare; 1 when it differs, with every value that does, and a diff."""
+def verify(asked: Asked, document: Path, *, with_links: bool = False, with_evaluation: bool = False) -> int:
+    """Render the document once more and compare; 1 when it differs, with every value that does, and a diff.
+
+    `with_links`: every published file that it links is fetched, and its hash checked. `with_evaluation`: every
+    published model is evaluated again, on `asked.gpus` where that is said, and its AP compared.
+    """
     published = _read(document)
     options = options_of(published, str(document))
+    session = Session.open(replace(asked, profile=options.profile))
+    good = _equals_store(session, published, options, document)
+    if with_links:
+        good = _links_hold(session, published, document) and good
+    if with_evaluation:
+        held = _ap_holds(session, options, document)
+        if held is None:
+            return EXIT_INTERRUPTED
+        good = held and good
+    return EXIT_OK if good else EXIT_DIFFERS
+
+
+def _equals_store(session: Session, published: str, options: DocumentOptions, document: Path) -> bool:
     linked = links(published)
-    session = Session.open(asked)
     root = session.workspace.root
     # A clean clone has no logs and models: what the document links is taken as there. What is here must be linked.
     stored = render_from(session, options, lambda file: file in linked or (root / file).is_file())
     if published == stored:
         print(f"{document}: equals the store")
-        return EXIT_OK
+        return True
     for change in changes(published, stored):
         print(_told(change))
     print(f"{document} does not equal the store; lines with - are the document's, with + the store's:\n")
     print("\n".join(diff(published, stored, str(document))))
-    return EXIT_DIFFERS
+    return False
+
+
+def _links_hold(session: Session, published: str, document: Path) -> bool:
+    known = published_files(session.contents.records)
+    linked = sorted(download_links(published))
+    files = [known[link] for link in linked if link in known]
+    lost = [f"{link}: was not published" for link in linked if link not in known]
+    lost += _fetched(session, {file.url: (file, None) for file in files}).values()
+    if not files:
+        lost.append("it links nothing that was published; `zoo-bench run --phases publish` does that")
+    return _said(document, lost, f"the {len(files)} published files are there, and are what was published")
+
+
+def _ap_holds(session: Session, options: DocumentOptions, document: Path) -> bool | None:
+    """Tell whether every published model has its AP still; None after Ctrl-C."""
+    rows = rows_with_ap(session.matrix, session.contents.records, options)
+    plans = {row.cell.id: plan_again(row, session.dataset_sha256(row.cell), session.asked.gpus) for row in rows}
+    lost = [f"{cell_id}: {why}" for cell_id, why in plans.items() if isinstance(why, str)]
+    wanted = {cell_id: again for cell_id, again in plans.items() if isinstance(again, Again)}
+    if not rows:
+        lost.append("it has no AP to compare")
+    session.workspace.state.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=session.workspace.state, prefix="verify-") as scratch:
+        models = {cell_id: Path(scratch) / again.name for cell_id, again in wanted.items()}
+        missed = _fetched(session, {cell_id: (again.model, models[cell_id]) for cell_id, again in wanted.items()})
+        lost += [f"{cell_id}: {why}" for cell_id, why in missed.items()]
+        here = {cell_id: again for cell_id, again in wanted.items() if cell_id not in missed}
+        interrupted = bool(here) and _evaluate(session, here, models, lost)
+    if interrupted:
+        return None
+    return _said(document, lost, f"the {len(wanted)} published models have the AP that the store has")
+
+
+def _evaluate(session: Session, wanted: Mapping[str, Again], models: Mapping[str, Path], lost: list[str]) -> bool:
+    """Evaluate models, by cell; what is wrong with them is added to `lost`. Tell whether Ctrl-C ended it."""
+    console, machine = Console(stderr=True), describe_machine(session.machine.name)
+    planned = [again.planned for again in wanted.values()]
+    preflight.check(session, [(cell.cell, cell.phases) for cell in planned], machine)
+    benches, setting = prepare_benches(session, planned, machine, console), make_setting(session, machine)
+    with make_display(console, Pace(planned, {}), session.name) as display, held_back() as presses:
+        for cell_id, again in wanted.items():
+            folder = session.workspace.state / "verify" / new_run_id()
+            this = replace(setting, given_model=models[cell_id])
+            record = attempt(again.planned, benches[cell_id], this, display, presses, folder)
+            display.cell_ended(record, again=False)
+            if presses.count:
+                return True
+            lost += [f"{cell_id}: {what}" for what in differing(again, record)]
+    return False
+
+
+def _fetched(session: Session, files: Mapping[str, tuple[PublishedFile, Path | None]]) -> dict[str, str]:
+    """Fetch files, each to a path where it has one; return what is wrong with those that did not come, by name."""
+    lost: dict[str, str] = {}
+    with download_bar(Console(stderr=True)) as advance:
+        for name, (file, target) in files.items():
+            try:
+                fetch(file, session.workspace.root, advance, target)
+            except FetchError as error:
+                lost[name] = f"{file.url}: {error}"
+    return lost
+
+
+def _said(document: Path, lost: list[str], good: str) -> bool:
+    for problem in lost:
+        print(f"{document}: {problem}")
+    if not lost:
+        print(f"{document}: {good}")
+    return not lost
 
 
 def _read(document: Path) -> str:

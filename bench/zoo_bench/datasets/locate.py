@@ -51,7 +51,7 @@ def missing(dataset: Dataset, paths: DatasetPaths, phases: Sequence[Phase] = PHA
         return []
     wanted = [path for split in paths.needed(phases) for path in (split.images, split.annotations)]
     absent = [path for path in wanted if not path.exists()]
-    if len(absent) == len(wanted):
+    if absent and len(absent) == len(wanted):
         return [f"there is no {os.path.commonpath(wanted)}"]
     return [f"{path} does not exist" for path in absent]
 

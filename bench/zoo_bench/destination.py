@@ -1,0 +1,134 @@
+"""Where files are published: a folder, or whatever else fsspec writes to. One file at a time."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from zoo_bench.addresses import PROTOCOL, is_inside
+from zoo_bench.datasets.coco import file_sha256
+from zoo_bench.errors import ZooBenchError
+from zoo_bench.matrix import Publish
+from zoo_bench.record import PublishedFile
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+Progress = Callable[[str, int, int], None]
+"""Told a file's name, how many of its bytes are uploaded, and of how many. It may raise StoppedError."""
+
+HUB = "hf"
+PACKAGES = {"s3": "s3", "s3a": "s3", HUB: "hf"}
+
+
+class PublishError(ZooBenchError):
+    """A model or a log could not be uploaded."""
+
+
+class StoppedError(Exception):
+    """An upload was broken off. No BaseException: file systems with threads of their own would lose it."""
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where files go: `address` as the matrix has it, `folder` as fsspec takes it, `url` as documents link it."""
+
+    address: str
+    folder: str
+    url: str | None
+
+    @classmethod
+    def of(cls, publish: Publish, root: Path) -> Destination:
+        """Return the destination of a workspace."""
+        address = publish.address
+        folder = address if PROTOCOL.match(address) else str(root / address)
+        return cls(address, folder, publish.url or (address if is_inside(address) else None))
+
+    def problem(self) -> str:
+        """Return why this process could not even try to upload; empty where it could."""
+        import fsspec
+
+        try:
+            fsspec.get_filesystem_class(self.folder.partition("://")[0] if PROTOCOL.match(self.folder) else "file")
+        except (ImportError, ValueError) as error:
+            told = self._told(error)
+            return f"{told.message} ({told.hint})"
+        return ""
+
+    def upload(self, path: Path, progress: Progress) -> PublishedFile:
+        """Upload a file under its own name.
+
+        Raises:
+            PublishError: it could not be, or what arrived is of another size.
+            StoppedError: `progress` raised it.
+        """
+        try:
+            system, folder = _open(self.folder)
+            remote = f"{folder}/{path.name}"
+            system.put_file(str(path), remote, callback=_callback(path, progress))
+            system.invalidate_cache()
+            arrived, size = system.info(remote)["size"], path.stat().st_size
+            if arrived != size:
+                raise PublishError(f"{self.address}/{path.name}: {arrived} of {size} bytes arrived", "publish it again")
+            url = system.url(remote) if self.url is None else f"{self.url}/{quote(path.name)}"
+        except StoppedError:
+            raise
+        except Exception as error:  # noqa: BLE001 - fsspec's file systems raise what their own clients do
+            raise self._told(error) from None
+        return PublishedFile(url=url, sha256=file_sha256(path), bytes=size)
+
+    def probe(self) -> str:
+        """Return why nothing can be uploaded here; empty where it can. A small file is written, and removed again."""
+        try:
+            system, folder = _open(self.folder)
+            if HUB in system.protocol:  # where each file that is written stays as a commit
+                _ask_hub(system, folder)
+                return ""
+            remote = f"{folder}/.zoo-bench-probe-{secrets.token_hex(4)}"
+            system.pipe_file(remote, b"zoo-bench")
+            system.rm_file(remote)
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._told(error).message
+        return ""
+
+    def _told(self, error: Exception) -> PublishError:
+        if isinstance(error, PublishError):
+            return error
+        words = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        if isinstance(error, (ImportError, ValueError)):
+            extra = PACKAGES.get(self.address.partition("://")[0])
+            install = (
+                f"pip install 'zoo-bench[{extra}]'" if extra else "docs/publishing.md lists what can be written to"
+            )
+            return PublishError(f"{self.address}: {words}", install)
+        known = {PermissionError: "not allowed", FileNotFoundError: "not found", TimeoutError: "no answer in time"}
+        kind = next((text for kinds, text in known.items() if isinstance(error, kinds)), type(error).__name__)
+        return PublishError(f"{self.address}: {kind}: {words}", "docs/publishing.md says where credentials come from")
+
+
+def _open(folder: str) -> tuple[AbstractFileSystem, str]:
+    import fsspec  # takes 0.1 s, which only publishing needs
+
+    options: dict[str, Any] = {} if PROTOCOL.match(folder) else {"auto_mkdir": True}
+    system, path = fsspec.core.url_to_fs(folder, **options)
+    return system, str(path).rstrip("/")
+
+
+def _callback(path: Path, progress: Progress) -> Any:
+    from fsspec.callbacks import Callback
+
+    def told(size: int | None, value: int, **_more: object) -> None:
+        progress(path.name, value, size or path.stat().st_size)
+
+    return Callback(hooks={"progress": told})
+
+
+def _ask_hub(system: Any, folder: str) -> None:
+    from huggingface_hub import HfApi
+
+    place = system.resolve_path(folder)
+    HfApi(endpoint=system.endpoint, token=system.token).auth_check(place.repo_id, repo_type=place.repo_type, write=True)

@@ -1,0 +1,48 @@
+"""What others must not read: the folders of a machine, which name its user, and the credentials of its environment."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import cache
+from pathlib import Path
+
+BLANK = "***"
+SECRET_NAME = re.compile(r"(^|_)(KEY|KEYS|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|PAT|APIKEY)(_|$)", re.I)
+SHORTEST_SECRET = 8
+USER_IN_ADDRESS = re.compile(r"(?<=://)[^\s/@:]*:[^\s/@]+(?=@)")
+
+
+def public(text: str, root: Path) -> str:
+    """Return `text` as it may be published, of a workspace at `root`."""
+    return without_secrets(without_folders(text, root))
+
+
+def without_folders(text: str, root: Path) -> str:
+    """Make paths relative to the workspace, and to home outside of it: records are published."""
+    home = Path(os.path.expanduser("~"))
+    for folder, pattern, name in ((root, "{}/", ""), (home, r"{}(?![\w-]|\.\w)", "~")):
+        if folder.is_absolute() and folder != Path(folder.root):
+            text = re.sub(r"(?<![\w.-])" + pattern.format(re.escape(str(folder))), name, text)
+    return text
+
+
+def without_secrets(text: str) -> str:
+    """Blank what the environment keeps under a name like HF_TOKEN or AWS_SECRET_ACCESS_KEY, and users in addresses.
+
+    A value of less than eight characters stays: it is no secret, and would be found in half of all words.
+    """
+    secrets = _secrets(tuple(os.environ.items()))
+    return USER_IN_ADDRESS.sub(BLANK, secrets.sub(BLANK, text) if secrets else text)
+
+
+@cache
+def _secrets(environment: tuple[tuple[str, str], ...]) -> re.Pattern[str] | None:
+    found = {value for name, value in environment if SECRET_NAME.search(name) and _is_secret(value)}
+    longest_first = sorted(found, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first))) if found else None
+
+
+def _is_secret(value: str) -> bool:
+    """A path to a key, as in GOOGLE_APPLICATION_CREDENTIALS, is none itself."""
+    return len(value) >= SHORTEST_SECRET and not Path(value).is_absolute()

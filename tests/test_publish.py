@@ -1,0 +1,457 @@
+"""Publishing: to a folder and to a real S3-compatible server, and what `verify` says of what was published."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import fsspec
+import pytest
+from conftest import REPOSITORY, Zoo
+from test_trial import schedule
+
+from zoo_bench.datasets.coco import file_sha256
+from zoo_bench.destination import Destination, PublishError, StoppedError
+from zoo_bench.matrix import Publish
+from zoo_bench.publishing import publish
+from zoo_bench.record import Checkpoint, PublishedFile, Record
+
+RETINANET = ("--select", "*retinanet*")
+PHASES = ["train", "infer", "evaluate", "publish"]
+
+
+def publishing(zoo: Zoo, address: str, url: str | None = None) -> Zoo:
+    """Let the workspace's cells be published."""
+    target = {"address": address} if url is None else {"address": address, "url": url}
+    zoo.change({"publish": target, "profiles": {"quick": {"set": {"phases": PHASES}}}})
+    return zoo
+
+
+def verified(zoo: Zoo, *options: str) -> tuple[int, str]:
+    (zoo.root / "MODEL_ZOO.md").write_text(zoo.call("render").stdout, encoding="utf-8")
+    done = zoo.call("verify", "MODEL_ZOO.md", *options)
+    return done.returncode, done.stdout + done.stderr
+
+
+def copied(zoo: Zoo, target: Path) -> Zoo:
+    """A copy of a workspace, with its files, that a test may change."""
+    shutil.copytree(zoo.root, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".zoo-bench"))
+    other = Zoo(target)
+    other.change(zoo.matrix)
+    return other
+
+
+# ---------------------------------------------------------------- a folder
+
+
+@pytest.fixture(scope="module")
+def in_folder(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    """A workspace whose cells were published into its folder `downloads`. Tests must not change it."""
+    zoo = publishing(Zoo(tmp_path_factory.mktemp("in_folder")), "downloads")
+    zoo.options(box_ap=0.375, mask_ap=0.341)
+    done = zoo.call("run")
+    assert done.returncode == 0, done.stderr
+    return zoo
+
+
+def files_of(record: Record) -> tuple[PublishedFile, PublishedFile]:
+    assert record.published is not None
+    return record.published.model, record.published.log
+
+
+def test_a_cell_is_published_after_its_other_phases_and_its_record_says_where(in_folder: Zoo) -> None:
+    for record in in_folder.records:
+        assert record.status == "succeeded"
+        assert record.phases_done == tuple(PHASES)
+        assert record.checkpoint is not None
+        for file, suffix in zip(files_of(record), (".safetensors", ".log"), strict=True):
+            path = in_folder.root / file.url
+            assert path.parent == in_folder.root / "downloads"
+            assert path.name == f"{record.cell_id.split('/')[1]}-{file.sha256[:8]}{suffix}"
+            assert file_sha256(path) == file.sha256
+            assert path.stat().st_size == file.bytes
+        assert files_of(record)[0].sha256 == record.checkpoint.sha256
+
+
+def test_the_document_links_what_was_published_and_verify_fetches_it(in_folder: Zoo) -> None:
+    text = in_folder.call("render").stdout
+    for record in in_folder.records:
+        model, log = files_of(record)
+        assert f"[model]({model.url}) \\| [log]({log.url})" in text
+    assert "results/runs" not in text
+    status, told = verified(in_folder, "--links")
+    assert (status, told.count("MODEL_ZOO.md:")) == (0, 2)
+    assert "the 4 published files are there, and are what was published" in told
+
+
+def test_show_tells_where_a_model_was_published(in_folder: Zoo) -> None:
+    model, log = files_of(in_folder.records[0])
+    told = in_folder.call("show", in_folder.records[0].run_id).stdout
+    assert f"{model.url}, SHA-256 {model.sha256}" in told.replace("\n", "")
+    assert log.url in told
+
+
+def test_a_run_of_what_is_published_has_nothing_to_do(in_folder: Zoo) -> None:
+    assert "nothing to do" in in_folder.call("run").stderr
+
+
+def test_another_address_is_published_to_without_training_again(in_folder: Zoo, tmp_path: Path) -> None:
+    zoo = publishing(copied(in_folder, tmp_path), "elsewhere")
+    assert "publish  " in zoo.call("plan", *RETINANET).stdout
+    before = zoo.call("render").stdout
+    done = zoo.call("run", *RETINANET)
+    assert done.returncode == 0, done.stderr
+    newest = zoo.records[-1]
+    assert newest.phases_done == newest.phases == ("publish",)
+    assert newest.command == ()
+    model, log = files_of(newest)
+    assert model.url.startswith("elsewhere/")
+    assert (tmp_path / model.url).is_file()
+    # Its figures stay those of the run that measured them, and only its links are others.
+    old = files_of(next(record for record in in_folder.records if record.cell_id == newest.cell_id))
+    assert zoo.call("render").stdout == before.replace(old[0].url, model.url).replace(old[1].url, log.url)
+
+
+def test_a_published_file_that_changed_or_is_gone_is_told(in_folder: Zoo, tmp_path: Path) -> None:
+    zoo = copied(in_folder, tmp_path)
+    first, second = (files_of(record)[0] for record in zoo.records)
+    (tmp_path / first.url).write_text("something else")
+    (tmp_path / second.url).unlink()
+    status, told = verified(zoo, "--links")
+    assert status == 1
+    assert f"MODEL_ZOO.md: {first.url}: differs from what was published" in told
+    assert f"MODEL_ZOO.md: {second.url}: No such file or directory" in told
+    (tmp_path / first.url).write_text("longer than it was" * 1000)
+    assert "is longer than the" in verified(zoo, "--links")[1]
+
+
+def test_a_document_that_links_nothing_published_fails(finished: Zoo) -> None:
+    status, told = verified(finished, "--links")
+    assert status == 1
+    assert "links nothing that was published" in told
+    assert told.count(": was not published") == 4
+
+
+def test_a_model_that_was_changed_after_its_run_is_not_published(zoo: Zoo) -> None:
+    assert zoo.call("run", *RETINANET).returncode == 0
+    checkpoint = zoo.records[0].checkpoint
+    assert checkpoint is not None
+    (zoo.root / checkpoint.file).write_text("other weights")
+    done = publishing(zoo, "downloads").call("run", *RETINANET)
+    assert done.returncode == 1
+    assert "is not what was measured: its SHA-256 differs" in done.stdout
+    assert not (zoo.root / "downloads").exists()
+
+
+def test_a_log_is_published_without_folders_and_credentials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    lines = [f"{tmp_path}/results/x", "/home/somebody/coco", "key wJalrXUtnFEMI/K7MDENG!", "s3://me:pass@host/x"]
+    (tmp_path / "worker.log").write_bytes("\n".join(lines).encode() + b"\n\xff\n")
+    (tmp_path / "cell-0.safetensors").write_text("weights")
+    sha256 = file_sha256(tmp_path / "cell-0.safetensors")
+    checkpoint = Checkpoint(file="cell-0.safetensors", sha256=sha256, bytes=7, trained=True, given=False)
+    target = Destination.of(Publish(address="out"), tmp_path)
+    published = publish(checkpoint, "worker.log", target, tmp_path, tmp_path, lambda *_: None)
+    text = (tmp_path / published.log.url).read_text(encoding="utf-8")
+    assert text == "results/x\n~/coco\nkey ***!\ns3://***@host/x\n\N{REPLACEMENT CHARACTER}\n"
+
+
+# ---------------------------------------------------------------- what a matrix may say
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"address": "s3://bucket/zoo"}, "url: needed, since 's3://bucket/zoo' does not tell where readers find"),
+        ({"address": "/srv/zoo"}, "url: needed, since '/srv/zoo' does not tell"),
+        ({"address": "../zoo"}, "'../zoo' leaves the workspace"),
+        ({"address": "s3://id:secret@bucket/zoo", "url": "https://z/"}, "credentials come from the environment"),
+        ({"address": "simplecache::s3://zoo", "url": "https://z/"}, "expected a folder or an address"),
+        ({"address": "s3://zoo", "url": "https://me:pw@z/"}, "everybody reads it"),
+        ({"address": "s3://zoo", "url": "javascript://z"}, "expected an address that browsers open"),
+        ({"address": "s3://zoo", "url": "file:///etc"}, "expected an address that browsers open"),
+    ],
+)
+def test_addresses_that_would_not_do_are_refused(zoo: Zoo, values: dict[str, str], told: str) -> None:
+    zoo.change({"publish": values})
+    done = zoo.call("plan")
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "matrix.yaml:" in done.stderr
+
+
+def test_a_profile_that_publishes_needs_an_address_before_anything_starts(zoo: Zoo) -> None:
+    zoo.change({"profiles": {"quick": {"set": {"phases": PHASES}}}})
+    done = zoo.call("run")
+    assert done.returncode == 2
+    assert "phase publish: matrix.yaml does not say where to" in done.stderr
+    assert zoo.records == ()
+
+
+def test_an_address_of_an_unknown_kind_is_refused_before_anything_starts(zoo: Zoo) -> None:
+    done = publishing(zoo, "gopher://zoo", "https://zoo.example").call("run")
+    assert done.returncode == 2
+    assert "gopher://zoo: Protocol not known: gopher" in done.stderr
+    assert zoo.records == ()
+
+
+# ---------------------------------------------------------------- S3
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """A real S3-compatible server on loopback, with a bucket `zoo` that everybody may read; its address."""
+    address = f"http://127.0.0.1:{(port := free_port())}"
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ACCESS_KEY_ID", "an-access-key")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-key")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        environment.setenv("AWS_ENDPOINT_URL", address)
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            _wait_for(f"{address}/moto-api/", server)
+            system = bucket()
+            system.mkdir("zoo")
+            readers = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::zoo/*"}
+            policy = json.dumps({"Version": "2012-10-17", "Statement": [readers]})
+            system.call_s3("put_bucket_policy", Bucket="zoo", Policy=policy)
+            yield address
+        finally:
+            server.kill()
+            server.wait()
+
+
+def bucket() -> Any:
+    """The server's files, as fsspec has them."""
+    return fsspec.filesystem("s3", skip_instance_cache=True)
+
+
+def _wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        assert server.poll() is None, "the server ended"
+        try:
+            urlopen(address, timeout=5).close()
+            return
+        except OSError:
+            assert time.monotonic() < deadline, "the server does not answer"
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def in_bucket(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    """A workspace whose cells were published to S3. Tests must not change what it published."""
+    zoo = publishing(Zoo(tmp_path_factory.mktemp("in_bucket")), "s3://zoo/v1", f"{s3}/zoo/v1")
+    zoo.options(box_ap=0.375, mask_ap=0.341)
+    done = zoo.call("run")
+    assert done.returncode == 0, done.stderr
+    return zoo
+
+
+def test_models_and_logs_go_to_s3_and_readers_fetch_them_without_credentials(
+    in_bucket: Zoo, s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [file for record in in_bucket.records for file in files_of(record)]
+    listed = {f"{s3}/{path}": size for path, size in bucket().du("zoo/v1", total=False).items()}
+    assert listed == {file.url: file.bytes for file in files}
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name)
+    status, told = verified(in_bucket, "--links")
+    assert status == 0
+    assert "the 4 published files are there" in told
+    text = (in_bucket.root / "results").rglob("*.json")
+    assert not any("a-secret-key" in path.read_text(encoding="utf-8") for path in text)
+
+
+def test_a_published_file_that_is_forbidden_changed_or_gone_is_told(in_bucket: Zoo, tmp_path: Path, s3: str) -> None:
+    zoo = publishing(copied(in_bucket, tmp_path), "s3://zoo/v2", f"{s3}/zoo/v2")
+    assert zoo.call("run").returncode == 0
+    files = [file for record in zoo.records[-2:] for file in files_of(record)]
+    remote = [file.url.replace(s3 + "/", "") for file in files]
+    system = bucket()
+    system.pipe_file(remote[0], b"other weights")
+    system.rm_file(remote[1])
+    status, told = verified(zoo, "--links")
+    assert status == 1
+    assert f"MODEL_ZOO.md: {files[0].url}: differs from what was published" in told
+    assert f"MODEL_ZOO.md: {files[1].url}: HTTP 404" in told
+    assert files[2].url not in told
+    system.mkdir("private")
+    zoo = publishing(zoo, "s3://private/v3", f"{s3}/private/v3")
+    assert zoo.call("run").returncode == 0
+    status, told = verified(zoo, "--links")
+    assert status == 1
+    assert told.count("HTTP 403") == 4
+
+
+def test_what_cannot_be_uploaded_fails_the_cell_and_the_next_run_only_publishes(zoo: Zoo, s3: str) -> None:
+    publishing(zoo, "s3://later/v1", f"{s3}/later/v1")
+    done = zoo.call("run", *RETINANET)
+    assert done.returncode == 1
+    failed = zoo.records[0]
+    assert failed.status == "failed"
+    assert failed.phases_done == ("train", "infer", "evaluate")
+    assert failed.measurements.scores is not None
+    assert "publish: s3://later/v1: not found: The specified bucket does not exist" in failed.reason
+    assert "docs/publishing.md" in failed.reason
+    bucket().mkdir("later")
+    assert zoo.call("run", *RETINANET).returncode == 0
+    assert zoo.records[-1].phases_done == ("publish",)
+    text = zoo.call("render").stdout
+    assert f"[model]({files_of(zoo.records[-1])[0].url})" in text
+    assert "failed" not in text
+
+
+def test_an_upload_is_broken_off_when_somebody_asks_to_stop(s3: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(os.urandom(2**20))
+    target = Destination.of(Publish(address="s3://zoo/stopped", url=f"{s3}/zoo/stopped"), tmp_path)
+
+    def stop(_name: str, _done: int, _size: int) -> None:
+        raise StoppedError
+
+    with pytest.raises(StoppedError):
+        target.upload(path, stop)
+    told: list[tuple[str, int, int]] = []
+    target.upload(path, lambda *progress: told.append(progress))
+    assert told[-1] == ("model.safetensors", 2**20, 2**20)
+
+
+def test_wrong_credentials_are_told(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.log"
+    path.write_text("x")
+    refuse = _answering(403)
+    with refuse as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        fsspec.filesystem("s3").clear_instance_cache()
+        target = Destination.of(Publish(address="s3://zoo/x", url="https://zoo.example"), tmp_path)
+        with pytest.raises(PublishError, match="s3://zoo/x: not allowed"):
+            target.upload(path, lambda *_: None)
+        assert "s3://zoo/x: not allowed" in target.probe()
+    fsspec.filesystem("s3").clear_instance_cache()
+
+
+def test_the_address_is_tried_before_the_first_long_cell(zoo: Zoo, s3: str) -> None:
+    zoo.change(schedule(1200))
+    zoo.options(iteration_s=0.0005)
+    publishing(zoo, "s3://no-such-bucket/v1", f"{s3}/no-such-bucket/v1")
+    done = zoo.call("run", *RETINANET)
+    assert done.returncode == 2
+    assert "publish: s3://no-such-bucket/v1: not found" in done.stderr
+    assert zoo.records == ()
+    publishing(zoo, "s3://zoo/tried", f"{s3}/zoo/tried")
+    assert zoo.call("run", *RETINANET).returncode == 0
+    # What was tried with leaves nothing behind.
+    names = [name.rpartition("/")[2] for name in bucket().ls("zoo/tried")]
+    assert sorted(name.rpartition(".")[2] for name in names) == ["log", "safetensors"]
+
+
+# ---------------------------------------------------------------- web servers
+
+
+@contextlib.contextmanager
+def _answering(status: int) -> Iterator[str]:
+    """A web server that answers everything with one status; its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_PUT = do_HEAD = do_POST = do_GET
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500])
+def test_a_link_that_a_reader_cannot_open_fails(in_folder: Zoo, tmp_path: Path, status: int) -> None:
+    with _answering(status) as address:
+        zoo = publishing(copied(in_folder, tmp_path), "downloads2", address)
+        assert zoo.call("run", *RETINANET).returncode == 0
+        code, told = verified(zoo, "--links")
+    assert code == 1
+    assert told.count(f": HTTP {status}") == 2
+
+
+def test_a_server_that_is_away_is_told(in_folder: Zoo, tmp_path: Path) -> None:
+    zoo = publishing(copied(in_folder, tmp_path), "downloads2", f"http://127.0.0.1:{free_port()}/zoo")
+    assert zoo.call("run", *RETINANET).returncode == 0
+    code, told = verified(zoo, "--links")
+    assert code == 1
+    assert "Connection refused" in told
+
+
+# ---------------------------------------------------------------- evaluated again
+
+
+def test_published_models_are_evaluated_again(in_bucket: Zoo) -> None:
+    before = len(in_bucket.records)
+    status, told = verified(in_bucket, "--evaluate")
+    assert (status, told.count("MODEL_ZOO.md: ")) == (0, 2), told
+    assert "the 2 published models have the AP that the store has" in told
+    assert len(in_bucket.records) == before, "it is no run of the zoo"
+    left = list((in_bucket.root / ".zoo-bench").glob("verify-*"))
+    assert left == [], "the models that were fetched are gone"
+
+
+def test_an_evaluator_that_broke_is_found(in_folder: Zoo, tmp_path: Path) -> None:
+    zoo = copied(in_folder, tmp_path)
+    shutil.copytree(REPOSITORY / "models", tmp_path / "models", ignore=shutil.ignore_patterns("__pycache__"))
+    worker = tmp_path / "models" / "fake" / "train.py"
+    text = worker.read_text(encoding="utf-8")
+    old = 'options.get("mask_ap", 0.5)'
+    assert old in text
+    worker.write_text(text.replace(old, f"{old} - 0.0006"), encoding="utf-8")
+    (zoo.root / "MODEL_ZOO.md").write_text(zoo.call("render", "--no-stale-marks").stdout, encoding="utf-8")
+    done = zoo.call("verify", "MODEL_ZOO.md", "--evaluate")
+    assert done.returncode == 1
+    assert "mask-rcnn_r50_fpn_1x_shapes: mask AP is 34.040 now, and 34.100 in the store" in done.stdout
+    assert "box AP is" not in done.stdout
+    assert "retinanet" not in done.stdout
+
+
+def test_a_model_that_was_not_published_or_fails_is_told(in_folder: Zoo, finished: Zoo, tmp_path: Path) -> None:
+    status, told = verified(finished, "--evaluate")
+    assert status == 1
+    assert told.count("its model was not published") == 2
+    zoo = copied(in_folder, tmp_path)
+    model = files_of(zoo.records[-1])[0]
+    (tmp_path / model.url).unlink()
+    status, told = verified(zoo, "--evaluate")
+    assert status == 1
+    assert f"{zoo.records[-1].cell_id}: {model.url}: No such file" in told
+    assert "AP is" not in told
