@@ -13,6 +13,8 @@ PYTEST_ARGS ?=
 BACKEND ?= torchvision
 LOCK_ARGS ?=
 export PYTHON
+# The tests start Python some thousand times: without its cache each would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 # What interpreters that are older than the harness's read.

@@ -110,6 +110,6 @@ setup(
             "types-setuptools",
             "types-tabulate",
             "vermin>=1.6",
-        ]
+        ],
     },
 )
