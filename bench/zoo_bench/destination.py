@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 """Told a file's name, how many of its bytes are uploaded, and of how many. It may raise StoppedError."""
 
-HUB = "hf"
-PACKAGES = {"s3": "s3", "s3a": "s3", HUB: "hf"}
+HUB = "hf://"
+# By the protocol of an address: the extra of zoo-bench that brings what it needs.
+EXTRAS = {"s3": "s3", "s3a": "s3", "hf": "hf"}
 
 
 class PublishError(ZooBenchError):
@@ -85,7 +86,7 @@ class Destination:
         """Return why nothing can be uploaded here; empty where it can. A small file is written, and removed again."""
         try:
             system, folder = _open(self.folder)
-            if HUB in system.protocol:  # where each file that is written stays as a commit
+            if self.address.startswith(HUB):  # where each file that is written stays as a commit
                 _ask_hub(system, folder)
                 return ""
             remote = f"{folder}/.zoo-bench-probe-{secrets.token_hex(4)}"
@@ -100,7 +101,7 @@ class Destination:
             return error
         words = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         if isinstance(error, (ImportError, ValueError)):
-            extra = PACKAGES.get(self.address.partition("://")[0])
+            extra = EXTRAS.get(self.address.partition("://")[0])
             install = (
                 f"pip install 'zoo-bench[{extra}]'" if extra else "docs/publishing.md lists what can be written to"
             )
