@@ -18,6 +18,7 @@ from urllib.request import urlopen
 import fsspec
 import pytest
 from conftest import REPOSITORY, Zoo
+from pydantic import ValidationError
 from test_trial import schedule
 from web import TOKEN, answering, hub, serving
 
@@ -71,9 +72,10 @@ def files_of(record: Record) -> tuple[PublishedFile, PublishedFile]:
 
 
 def test_a_cell_is_published_after_its_other_phases_and_its_record_says_where(in_folder: Zoo) -> None:
-    for record in in_folder.records:
+    records = in_folder.records
+    assert [record.phases_done for record in records] == [tuple(PHASES[:3]), ("publish",)] * 2
+    for record in records[1::2]:
         assert record.status == "succeeded"
-        assert record.phases_done == tuple(PHASES)
         assert record.checkpoint is not None
         for file, suffix in zip(files_of(record), (".safetensors", ".log"), strict=True):
             path = in_folder.root / file.url
@@ -86,20 +88,30 @@ def test_a_cell_is_published_after_its_other_phases_and_its_record_says_where(in
 
 def test_the_document_links_what_was_published_and_verify_fetches_it(in_folder: Zoo) -> None:
     text = in_folder.call("render").stdout
-    for record in in_folder.records:
+    for record in in_folder.records[1::2]:
         model, log = files_of(record)
         assert f"[model]({model.url}) \\| [log]({log.url})" in text
     assert "results/runs" not in text
     status, told = verified(in_folder, "--links")
     assert (status, told.count("MODEL_ZOO.md:")) == (0, 2)
-    assert "the 4 published files are there, and are what was published" in told
+    assert "MODEL_ZOO.md: 4 published files are there, and are what was published" in told
 
 
 def test_show_tells_where_a_model_was_published(in_folder: Zoo) -> None:
-    model, log = files_of(in_folder.records[0])
-    told = in_folder.call("show", in_folder.records[0].run_id).stdout
-    assert f"{model.url}, SHA-256 {model.sha256}" in told.replace("\n", "")
-    assert log.url in told
+    record = in_folder.records[1]
+    model, log = files_of(record)
+    for word in (record.run_id, record.cell_id):
+        told = in_folder.call("show", word).stdout
+        assert f"{model.url}, SHA-256 {model.sha256}" in told
+        assert log.url in told
+    told = in_folder.call("show", record.cell_id, "--json").stdout
+    assert json.loads(told)["published"]["model"]["url"] == model.url
+
+
+def test_status_shows_the_figures_though_something_was_published_since(in_folder: Zoo) -> None:
+    told = in_folder.call("status").stdout
+    assert "37.5" in told
+    assert told.count("succeeded") == 2
 
 
 def test_a_run_of_what_is_published_has_nothing_to_do(in_folder: Zoo) -> None:
@@ -119,13 +131,13 @@ def test_another_address_is_published_to_without_training_again(in_folder: Zoo, 
     assert model.url.startswith("elsewhere/")
     assert (tmp_path / model.url).is_file()
     # Its figures stay those of the run that measured them, and only its links are others.
-    old = files_of(next(record for record in in_folder.records if record.cell_id == newest.cell_id))
+    old = files_of(next(r for r in in_folder.records if r.cell_id == newest.cell_id and r.published))
     assert zoo.call("render").stdout == before.replace(old[0].url, model.url).replace(old[1].url, log.url)
 
 
 def test_a_published_file_that_changed_or_is_gone_is_told(in_folder: Zoo, tmp_path: Path) -> None:
     zoo = copied(in_folder, tmp_path)
-    first, second = (files_of(record)[0] for record in zoo.records)
+    first, second = (files_of(record)[0] for record in zoo.records[1::2])
     (tmp_path / first.url).write_text("something else")
     (tmp_path / second.url).unlink()
     status, told = verified(zoo, "--links")
@@ -154,10 +166,28 @@ def test_a_model_that_was_changed_after_its_run_is_not_published(zoo: Zoo) -> No
     assert not (zoo.root / "downloads").exists()
 
 
+SECRETS = {
+    "AWS_SECRET_ACCESS_KEY": "/wJalrXUtnFEMI/K7MDENG",
+    "HF_TOKEN": "hf_abcdefgh\n",
+    "PGPASSWORD": "correct horse",
+    "DEPLOY_KEY": "-----BEGIN-----\nMIIEvQIBADANBg\n-----END-----",
+}
+
+
 def test_a_log_is_published_without_folders_and_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG")
-    monkeypatch.setenv("HOME", "/home/somebody")
-    lines = [f"{tmp_path}/results/x", "/home/somebody/coco", "key wJalrXUtnFEMI/K7MDENG!", "s3://me:pass@host/x"]
+    key_file = tmp_path / "key.json"
+    key_file.write_text("{}")
+    for name, value in {**SECRETS, "GOOGLE_APPLICATION_CREDENTIALS": str(key_file), "HOME": "/home/somebody"}.items():
+        monkeypatch.setenv(name, value)
+    lines = {
+        f"{tmp_path}/results/x": "results/x",
+        "/home/somebody/coco": "~/coco",
+        "key /wJalrXUtnFEMI/K7MDENG!": "key ***!",
+        "hf_abcdefgh, correct horse and MIIEvQIBADANBg": "***, *** and ***",
+        "s3://me:pass@host/x https://ghp_0a1b@host/y": "s3://***@host/x https://***@host/y",
+        f"--key {key_file}": "--key key.json",
+        "x" * 2**20 + " correct horse": "[zoo-bench left out a line of more than a million characters]",
+    }
     (tmp_path / "worker.log").write_bytes("\n".join(lines).encode() + b"\n\xff\n")
     (tmp_path / "cell-0.safetensors").write_text("weights")
     sha256 = file_sha256(tmp_path / "cell-0.safetensors")
@@ -165,7 +195,17 @@ def test_a_log_is_published_without_folders_and_credentials(tmp_path: Path, monk
     target = Destination.of(Publish(address="out"), tmp_path)
     published = publish(checkpoint, "worker.log", target, tmp_path, tmp_path, lambda *_: None)
     text = (tmp_path / published.log.url).read_text(encoding="utf-8")
-    assert text == "results/x\n~/coco\nkey ***!\ns3://***@host/x\n\N{REPLACEMENT CHARACTER}\n"
+    assert text.splitlines() == "\n".join([*lines.values(), "\N{REPLACEMENT CHARACTER}"]).splitlines()
+
+
+def test_no_record_holds_a_credential(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    zoo.options(note="as correct horse says", fault={"phase": "train", "at": 3, "kind": "/wJalrXUtnFEMI/K7MDENG"})
+    assert zoo.call("run", *RETINANET).returncode == 1
+    record = zoo.records[0]
+    assert record.reason == "train: scripted ***"
+    assert record.cell["options"]["note"] == "as *** says"
 
 
 # ---------------------------------------------------------------- what a matrix may say
@@ -182,6 +222,13 @@ def test_a_log_is_published_without_folders_and_credentials(tmp_path: Path, monk
         ({"address": "s3://zoo", "url": "https://me:pw@z/"}, "everybody reads it"),
         ({"address": "s3://zoo", "url": "javascript://z"}, "expected an address that browsers open"),
         ({"address": "s3://zoo", "url": "file:///etc"}, "expected an address that browsers open"),
+        ({"address": "s3://zoo", "url": "FILE:/etc"}, "expected an address that browsers open"),
+        ({"address": "s3://zoo", "url": "https://token@z/"}, "everybody reads it"),
+        ({"address": "s3://zoo", "url": "https://z/my zoo"}, "expected an address that browsers open"),
+        ({"address": "s3://zoo", "url": "https://z:port/"}, "Port could not be cast"),
+        ({"address": "s3://zoo", "url": "%2Fetc"}, "expected a path in the workspace"),
+        ({"address": "ssh://me@host/zoo", "url": "https://z/"}, "credentials come from the environment"),
+        ({"address": "S3://bucket/zoo"}, "url: needed"),
     ],
 )
 def test_addresses_that_would_not_do_are_refused(zoo: Zoo, values: dict[str, str], told: str) -> None:
@@ -270,16 +317,14 @@ def in_bucket(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Zoo:
 def test_models_and_logs_go_to_s3_and_readers_fetch_them_without_credentials(
     in_bucket: Zoo, s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = [file for record in in_bucket.records for file in files_of(record)]
+    files = [file for record in in_bucket.records[1::2] for file in files_of(record)]
     listed = {f"{s3}/{path}": size for path, size in bucket().du("zoo/v1", total=False).items()}
     assert listed == {file.url: file.bytes for file in files}
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name)
     status, told = verified(in_bucket, "--links")
     assert status == 0
-    assert "the 4 published files are there" in told
-    text = (in_bucket.root / "results").rglob("*.json")
-    assert not any("a-secret-key" in path.read_text(encoding="utf-8") for path in text)
+    assert "4 published files are there" in told
 
 
 def test_a_published_file_that_is_forbidden_changed_or_gone_is_told(in_bucket: Zoo, tmp_path: Path, s3: str) -> None:
@@ -307,10 +352,9 @@ def test_what_cannot_be_uploaded_fails_the_cell_and_the_next_run_only_publishes(
     publishing(zoo, "s3://later/v1", f"{s3}/later/v1")
     done = zoo.call("run", *RETINANET)
     assert done.returncode == 1
-    failed = zoo.records[0]
-    assert failed.status == "failed"
-    assert failed.phases_done == ("train", "infer", "evaluate")
-    assert failed.measurements.scores is not None
+    measured, failed = zoo.records
+    assert (measured.status, measured.phases_done) == ("succeeded", ("train", "infer", "evaluate"))
+    assert (failed.status, failed.phases, failed.phases_done) == ("failed", ("publish",), ())
     assert "publish: s3://later/v1: not found: The specified bucket does not exist" in failed.reason
     assert "docs/publishing.md" in failed.reason
     bucket().mkdir("later")
@@ -319,6 +363,45 @@ def test_what_cannot_be_uploaded_fails_the_cell_and_the_next_run_only_publishes(
     text = zoo.call("render").stdout
     assert f"[model]({files_of(zoo.records[-1])[0].url})" in text
     assert "failed" not in text
+
+
+def test_another_link_is_published_again(in_folder: Zoo, tmp_path: Path) -> None:
+    zoo = publishing(copied(in_folder, tmp_path), "downloads", "https://zoo.example")
+    assert zoo.call("run", *RETINANET).returncode == 0
+    assert files_of(zoo.records[-1])[0].url.startswith("https://zoo.example/retinanet")
+    assert "nothing to do" in zoo.call("run", *RETINANET).stderr
+
+
+def test_a_finished_cell_is_not_trained_again_only_because_its_model_is_gone(in_folder: Zoo, tmp_path: Path) -> None:
+    zoo = publishing(copied(in_folder, tmp_path), "elsewhere")
+    shutil.rmtree(tmp_path / "results" / "runs")
+    done = zoo.call("run")
+    assert done.returncode == 0
+    assert done.stderr.count("not published: the model of run") == 2
+    assert "nothing to do" in done.stderr
+
+
+def test_a_model_that_its_training_did_not_leave_is_told(zoo: Zoo) -> None:
+    publishing(zoo, "downloads")
+    folder = zoo.root / "models" / "fake"
+    shutil.copytree(REPOSITORY / "models" / "fake", folder)
+    shutil.copy(REPOSITORY / "models" / "__init__.py", folder.parent)
+    text, size = (folder / "train.py").read_text(encoding="utf-8"), "    size = os.path.getsize(path)\n"
+    assert text.count(size) == 1
+    (folder / "train.py").write_text(text.replace(size, f"{size}    os.remove(path)\n"), encoding="utf-8")
+    done = zoo.call("run", *RETINANET)
+    assert done.returncode == 1
+    assert [record.status for record in zoo.records] == ["succeeded", "failed"]
+    assert zoo.records[1].reason.startswith("publish: the training left no model")
+
+
+@pytest.mark.parametrize("url", ["../../etc/passwd", "/etc/passwd", "%2Fetc%2Fpasswd", "javascript:alert(1)"])
+def test_a_record_cannot_make_a_document_link_what_is_not_in_the_workspace(in_folder: Zoo, url: str) -> None:
+    record = in_folder.records[1].model_dump(mode="json")
+    Record.model_validate(record)
+    record["published"]["model"]["url"] = url
+    with pytest.raises(ValidationError):
+        Record.model_validate(record)
 
 
 def test_an_upload_is_broken_off_when_somebody_asks_to_stop(s3: str, tmp_path: Path) -> None:
@@ -394,10 +477,9 @@ def test_published_models_are_evaluated_again(in_bucket: Zoo) -> None:
     before = len(in_bucket.records)
     status, told = verified(in_bucket, "--evaluate")
     assert (status, told.count("MODEL_ZOO.md: ")) == (0, 2), told
-    assert "the 2 published models have the AP that the store has" in told
+    assert "2 published models have the AP that the store has" in told
     assert len(in_bucket.records) == before, "it is no run of the zoo"
-    left = list((in_bucket.root / ".zoo-bench").glob("verify-*"))
-    assert left == [], "the models that were fetched are gone"
+    assert list((in_bucket.root / ".zoo-bench" / "verify").iterdir()) == [], "what it fetched and wrote is gone"
 
 
 def test_an_evaluator_that_broke_is_found(in_folder: Zoo, tmp_path: Path) -> None:
@@ -443,7 +525,7 @@ def test_models_go_to_the_hub_by_its_own_client(zoo: Zoo, monkeypatch: pytest.Mo
         publishing(zoo, "hf://lab/zoo/v1")
         done = zoo.call("run", *RETINANET)
         assert done.returncode == 0, done.stderr
-        model, log = files_of(zoo.records[0])
+        model, log = files_of(zoo.records[-1])
         assert model.url.startswith(f"{address}/lab/zoo/resolve/main/v1/retinanet_r50_fpn_1x_shapes-")
         assert sorted(files) == sorted(file.url.partition("/main/")[2] for file in (model, log))
         assert verified(zoo, "--links")[0] == 0

@@ -9,12 +9,19 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-PROTOCOL = re.compile(r"[a-z][a-z0-9+.-]*://")
+HUB = "hf://"
+# Of one letter it is a drive of Windows, which is no path here either.
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+
+
+def is_address(text: str) -> bool:
+    """Tell an address (s3://bucket, https://host) from a path."""
+    return SCHEME.match(text) is not None
 
 
 def is_inside(path: str) -> bool:
     """Tell whether `path` is one of the workspace: no address, and nothing that leaves it."""
-    return not PROTOCOL.match(path) and not Path(path).is_absolute() and ".." not in Path(path).parts
+    return not is_address(path) and not Path(path).is_absolute() and ".." not in Path(path).parts
 
 
 def _inside(path: str) -> str:
@@ -25,30 +32,34 @@ def _inside(path: str) -> str:
 
 
 def _address(value: str) -> str:
-    if not value or not value.isprintable() or "::" in value:
+    if not value or not value.isprintable() or "%" in value or "::" in value:
         raise ValueError(f"expected a folder or an address like s3://bucket/folder, found {value!r}")
-    if not PROTOCOL.match(value):
+    if not is_address(value):
         if ".." in Path(value).parts:
             raise ValueError(f"'{value}' leaves the workspace; name the whole path of a folder elsewhere")
-    elif _has_secrets(value):
+        return value.rstrip("/") or value
+    scheme, _, rest = value.partition("://")
+    if not rest:
+        raise ValueError(f"expected an address like s3://bucket/folder, found '{value}'")
+    value = f"{scheme.lower()}://{rest.rstrip('/')}"
+    parts = urlsplit(value)
+    # hf://owner/repository@revision has an @, and no user.
+    if parts.query or parts.fragment or "@" in parts.netloc:
         raise ValueError("an address holds no user, password or query; credentials come from the environment")
-    return value.rstrip("/") or value
+    return value
 
 
 def _url(value: str) -> str:
-    if PROTOCOL.match(value):
-        if not value.startswith(("https://", "http://")) or not urlsplit(value).hostname:
-            raise ValueError(f"expected an address that browsers open, https://..., found '{value}'")
-        if _has_secrets(value):
-            raise ValueError("a link holds no user, password or query: everybody reads it")
-        return value.rstrip("/")
-    return _inside(value).rstrip("/")
-
-
-def _has_secrets(address: str) -> bool:
-    parts = urlsplit(address)
-    # hf://owner/repository@revision has an @, and no user.
-    return bool(parts.query or parts.fragment or (":" in parts.netloc and "@" in parts.netloc))
+    if not is_address(value):
+        if not value.isprintable() or "%" in value:
+            raise ValueError(f"expected a path in the workspace, found {value!r}")
+        return _inside(value).rstrip("/")
+    parts = urlsplit(value)
+    if parts.scheme not in ("https", "http") or not parts.hostname or not re.fullmatch(r"[!-~]+", value):
+        raise ValueError(f"expected an address that browsers open, https://..., found {value!r}")
+    if parts.port == 0 or "@" in parts.netloc or parts.query or parts.fragment:  # .port raises for what is none
+        raise ValueError("a link holds no user, password or query: everybody reads it")
+    return value.rstrip("/")
 
 
 InsidePath = Annotated[str, AfterValidator(_inside)]

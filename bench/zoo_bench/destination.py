@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import secrets
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from zoo_bench.addresses import PROTOCOL, is_inside
+from zoo_bench.addresses import HUB, is_address, is_inside
 from zoo_bench.datasets.coco import file_sha256
 from zoo_bench.errors import ZooBenchError
 from zoo_bench.matrix import Publish
-from zoo_bench.record import PublishedFile
+from zoo_bench.record import Published, PublishedFile
+from zoo_bench.text import printable
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 """Told a file's name, how many of its bytes are uploaded, and of how many. It may raise StoppedError."""
 
-HUB = "hf://"
 # By the protocol of an address: the extra of zoo-bench that brings what it needs.
 EXTRAS = {"s3": "s3", "s3a": "s3", "hf": "hf"}
+PROBE = ".zoo-bench-probe"
 
 
 class PublishError(ZooBenchError):
@@ -46,18 +47,25 @@ class Destination:
     def of(cls, publish: Publish, root: Path) -> Destination:
         """Return the destination of a workspace."""
         address = publish.address
-        folder = address if PROTOCOL.match(address) else str(root / address)
+        folder = address if is_address(address) else str(root / address)
         return cls(address, folder, publish.url or (address if is_inside(address) else None))
+
+    def holds(self, published: Published) -> bool:
+        """Tell whether files were published here, and are linked as they would be now."""
+        url = published.model.url
+        return published.address == self.address and (self.url is None or url.rpartition("/")[0] == self.url)
 
     def problem(self) -> str:
         """Return why this process could not even try to upload; empty where it could."""
         import fsspec
 
         try:
-            fsspec.get_filesystem_class(self.folder.partition("://")[0] if PROTOCOL.match(self.folder) else "file")
-        except (ImportError, ValueError) as error:
+            fsspec.get_filesystem_class(self.folder.partition("://")[0] if is_address(self.folder) else "file")
+        except ImportError as error:
             told = self._told(error)
             return f"{told.message} ({told.hint})"
+        except ValueError as error:
+            return f"{self.address}: {error} (docs/publishing.md says what can be written to)"
         return ""
 
     def upload(self, path: Path, progress: Progress) -> PublishedFile:
@@ -70,41 +78,46 @@ class Destination:
         try:
             system, folder = _open(self.folder)
             remote = f"{folder}/{path.name}"
-            system.put_file(str(path), remote, callback=_callback(path, progress))
+            progress(path.name, 0, path.stat().st_size)
+            system.put_file(str(path), remote, callback=_callback(path, progress, breakable=system.async_impl))
             system.invalidate_cache()
             arrived, size = system.info(remote)["size"], path.stat().st_size
             if arrived != size:
                 raise PublishError(f"{self.address}/{path.name}: {arrived} of {size} bytes arrived", "publish it again")
-            url = system.url(remote) if self.url is None else f"{self.url}/{quote(path.name)}"
+            return PublishedFile(url=self._link(system, remote), sha256=file_sha256(path), bytes=size)
         except StoppedError:
             raise
         except Exception as error:  # noqa: BLE001 - fsspec's file systems raise what their own clients do
             raise self._told(error) from None
-        return PublishedFile(url=url, sha256=file_sha256(path), bytes=size)
+
+    def _link(self, system: AbstractFileSystem, remote: str) -> str:
+        if self.url is None:
+            return str(system.url(remote))
+        name = remote.rpartition("/")[2]
+        return f"{self.url}/{quote(name) if is_address(self.url) else name}"
 
     def probe(self) -> str:
-        """Return why nothing can be uploaded here; empty where it can. A small file is written, and removed again."""
+        """Return why nothing can be uploaded here, or nothing. A small file is written, and removed where it may be."""
         try:
             system, folder = _open(self.folder)
             if self.address.startswith(HUB):  # where each file that is written stays as a commit
                 _ask_hub(system, folder)
                 return ""
-            remote = f"{folder}/.zoo-bench-probe-{secrets.token_hex(4)}"
+            remote = f"{folder}/{PROBE}"
             system.pipe_file(remote, b"zoo-bench")
-            system.rm_file(remote)
         except Exception as error:  # noqa: BLE001 - as above
             return self._told(error).message
+        with contextlib.suppress(Exception):  # who may write need not be allowed to remove
+            system.rm_file(remote)
         return ""
 
     def _told(self, error: Exception) -> PublishError:
         if isinstance(error, PublishError):
             return error
-        words = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        if isinstance(error, (ImportError, ValueError)):
+        words = printable(next(iter(str(error).strip().splitlines()), "") or type(error).__name__)
+        if isinstance(error, ImportError):
             extra = EXTRAS.get(self.address.partition("://")[0])
-            install = (
-                f"pip install 'zoo-bench[{extra}]'" if extra else "docs/publishing.md lists what can be written to"
-            )
+            install = f"pip install 'zoo-bench[{extra}]'" if extra else "install it beside zoo-bench"
             return PublishError(f"{self.address}: {words}", install)
         known = {PermissionError: "not allowed", FileNotFoundError: "not found", TimeoutError: "no answer in time"}
         kind = next((text for kinds, text in known.items() if isinstance(error, kinds)), type(error).__name__)
@@ -114,16 +127,21 @@ class Destination:
 def _open(folder: str) -> tuple[AbstractFileSystem, str]:
     import fsspec  # takes 0.1 s, which only publishing needs
 
-    options: dict[str, Any] = {} if PROTOCOL.match(folder) else {"auto_mkdir": True}
+    options: dict[str, Any] = {} if is_address(folder) else {"auto_mkdir": True}
     system, path = fsspec.core.url_to_fs(folder, **options)
     return system, str(path).rstrip("/")
 
 
-def _callback(path: Path, progress: Progress) -> Any:
+def _callback(path: Path, progress: Progress, *, breakable: bool) -> Any:
+    """Return what fsspec tells its progress. `breakable`: of what is broken off no part stays under the file's name."""
     from fsspec.callbacks import Callback
 
     def told(size: int | None, value: int, **_more: object) -> None:
-        progress(path.name, value, size or path.stat().st_size)
+        try:
+            progress(path.name, value, size or path.stat().st_size)
+        except StoppedError:
+            if breakable:
+                raise
 
     return Callback(hooks={"progress": told})
 

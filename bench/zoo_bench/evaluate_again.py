@@ -23,10 +23,9 @@ SCORES: tuple[Column, ...] = ("box_ap", "mask_ap")
 
 @dataclass(frozen=True)
 class Again:
-    """A row whose model is evaluated once more: how, its file and name, and the AP (fractions) that the store has."""
+    """A row whose model is evaluated once more: how, its file, and the AP (fractions) that the store has."""
 
     planned: PlannedCell
-    name: str
     model: PublishedFile
     expected: Mapping[Column, float]
 
@@ -46,15 +45,16 @@ def plan_again(row: Row, dataset_sha256: str, gpus: int | None) -> Again | str:
     if row.recipe_changes:
         return f"it was measured with other values than the matrix has now: {'; '.join(row.recipe_changes)}"
     if source.inputs.dataset_sha256 != dataset_sha256:
-        return f"the data is not what it was evaluated on: {source.dataset} has changed"
+        return f"dataset {source.dataset} is not what it was evaluated on, or not all of it is here"
     model = row.published.model
-    name = model.url.rpartition("/")[2]
-    given = Checkpoint(file=name, sha256=model.sha256, bytes=model.bytes, trained=True, given=True)
+    given = Checkpoint(
+        file=f"{model.sha256}.safetensors", sha256=model.sha256, bytes=model.bytes, trained=True, given=True
+    )
     cell = _evaluated(row.cell, source, gpus)
     mark = fingerprint(cell, source.inputs, given)
     planned = PlannedCell(cell, source.inputs, mark, ("evaluate",), "its published model", given)
     figures = {column: figure(column, row.sources[column]).value for column in SCORES if column in row.sources}
-    return Again(planned, name, model, {column: value for column, value in figures.items() if value is not None})
+    return Again(planned, model, {column: value for column, value in figures.items() if value is not None})
 
 
 def differing(again: Again, record: Record) -> list[str]:

@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO
 from urllib.error import HTTPError
@@ -13,8 +14,9 @@ from urllib.parse import unquote
 from urllib.request import Request, urlopen
 
 from zoo_bench import __version__
-from zoo_bench.addresses import PROTOCOL
+from zoo_bench.addresses import is_address
 from zoo_bench.record import PublishedFile, Record
+from zoo_bench.text import printable
 from zoo_bench.units import COLUMN_HEADS
 from zoo_bench.verify import links, values
 
@@ -59,9 +61,10 @@ def fetch(file: PublishedFile, root: Path, progress: Progress, target: Path | No
                 if target:
                     copy.write(chunk)
     except HTTPError as error:
-        raise FetchError(f"HTTP {error.code} {error.reason}") from None
-    except (OSError, ValueError) as error:  # what urllib raises for addresses and answers that are none
-        raise FetchError(str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error)) from None
+        raise FetchError(printable(f"HTTP {error.code} {error.reason}")) from None
+    except (OSError, ValueError, HTTPException) as error:
+        said = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise FetchError(printable(f"{said}" or type(error).__name__)) from None
     if size != file.bytes or digest.hexdigest() != file.sha256:
         raise FetchError(
             f"differs from what was published: {size} bytes, SHA-256 {digest.hexdigest()[:16]}...; "
@@ -70,8 +73,11 @@ def fetch(file: PublishedFile, root: Path, progress: Progress, target: Path | No
 
 
 def _opened(file: PublishedFile, root: Path) -> AbstractContextManager[IO[bytes]]:
-    if not PROTOCOL.match(file.url):
-        return (root / unquote(file.url)).open("rb")
+    if not is_address(file.url):
+        path = (root / file.url).resolve()
+        if not path.is_relative_to(root.resolve()) or (path.exists() and not path.is_file()):
+            raise FetchError("is no file of the workspace")
+        return path.open("rb")
     request = Request(file.url, headers={"User-Agent": f"zoo-bench/{__version__}"})
     opened: AbstractContextManager[IO[bytes]] = urlopen(request, timeout=TIMEOUT_S)
     return opened

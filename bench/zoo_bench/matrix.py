@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from zoo_bench.addresses import Address, Url, is_inside
+from zoo_bench.addresses import HUB, Address, Url, is_inside
 from zoo_bench.errors import ConfigError, nearest
 from zoo_bench.recipe import Count, Name, PartialSchedule, PartialValues, Precision, Seed, Strict
 
@@ -126,7 +126,7 @@ class Publish(Strict):
 
     @model_validator(mode="after")
     def _readers_find_it(self) -> Publish:
-        if self.url is None and not self.address.startswith("hf://") and not is_inside(self.address):
+        if self.url is None and not self.address.startswith(HUB) and not is_inside(self.address):
             raise ValueError(f"url: needed, since '{self.address}' does not tell where readers find the files")
         return self
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from zoo_bench.cell import Cell, digest
+from zoo_bench.destination import Destination
 from zoo_bench.errors import ConfigError
 from zoo_bench.recipe import PHASES, WORKER_PHASES, Phase, differences
 from zoo_bench.record import Checkpoint, Inputs, Record
@@ -48,14 +49,14 @@ class PlannedCell:
 class Request:
     """What the user asked for beyond the cells.
 
-    `available` names the checkpoint files that still exist, `address` says where models are published now.
+    `available` names the checkpoint files that still exist, `destination` says where models are published now.
     """
 
     phases: tuple[Phase, ...] | None = None
     force: bool = False
     checkpoint: Checkpoint | None = None
     available: frozenset[str] = frozenset()
-    address: str | None = None
+    destination: Destination | None = None
 
 
 def parse_phases(text: str | None) -> tuple[Phase, ...] | None:
@@ -94,10 +95,13 @@ def _plan_cell(cell: Cell, inputs: Inputs, records: Sequence[Record], request: R
     earlier = [record for record in records if record.cell_id == cell.id]
     same = [record for record in earlier if record.fingerprint == mark and not _spoiled(record, cell)]
     wanted = request.phases or cell.phases
-    done = _done(same, request.address)
+    done = _done(same, request.destination)
     left = wanted if request.force else tuple(phase for phase in wanted if phase not in done)
     trained = done.get("train") if request.checkpoint is None else None
     checkpoint = request.checkpoint or _checkpoint(trained, request.available)
+    if left == ("publish",) and trained is not None and checkpoint is None:
+        # A finished cell is not trained for days once more only because its files moved.
+        return PlannedCell(cell, inputs, mark, (), f"not published: the model of run {trained.run_id} is gone", None)
     if left and "train" not in left and checkpoint is None:
         if "train" not in wanted:
             raise ConfigError(
@@ -119,19 +123,19 @@ def _spoiled(record: Record, cell: Cell) -> bool:
     return record.status == "quarantined" or bool(record.noise and cell.trust.on_noise == "quarantine")
 
 
-def _done(same: Sequence[Record], address: str | None) -> dict[Phase, Record]:
+def _done(same: Sequence[Record], destination: Destination | None) -> dict[Phase, Record]:
     """Return, for every phase that is done, the newest run that did it.
 
     Every other phase counts only when it was done with the model of the newest training, where there is one; and
-    what was published, only when it was at `address`.
+    what was published, only when it was at `destination`.
     """
     trained = next((record for record in reversed(same) if "train" in record.phases_done), None)
     weights = trained.checkpoint.sha256 if trained and trained.checkpoint else None
     done: dict[Phase, Record] = {}
     for record in same:
         if weights is None or (record.checkpoint is not None and record.checkpoint.sha256 == weights):
-            elsewhere = record.published is not None and record.published.address != address
-            done.update({phase: record for phase in record.phases_done if not (phase == "publish" and elsewhere)})
+            here = record.published is not None and destination is not None and destination.holds(record.published)
+            done.update({phase: record for phase in record.phases_done if phase != "publish" or here})
     return done
 
 
@@ -150,7 +154,9 @@ def _reason(
 ) -> str:
     if not left:
         wanted = request.phases or cell.phases
-        runs = dict.fromkeys(record.run_id for phase, record in _done(same, request.address).items() if phase in wanted)
+        runs = dict.fromkeys(
+            record.run_id for phase, record in _done(same, request.destination).items() if phase in wanted
+        )
         return f"run {', '.join(runs)}"
     if request.force:
         return "forced"

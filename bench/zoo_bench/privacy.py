@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 BLANK = "***"
-SECRET_NAME = re.compile(r"(^|_)(KEY|KEYS|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|PAT|APIKEY)(_|$)", re.I)
+SECRET_NAME = re.compile(
+    r"TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|CONNECTION_STRING|(^|_)(API)?KEYS?(_|$)|(^|_)PAT$",
+    re.IGNORECASE,
+)
 SHORTEST_SECRET = 8
-USER_IN_ADDRESS = re.compile(r"(?<=://)[^\s/@:]*:[^\s/@]+(?=@)")
+USER_IN_ADDRESS = re.compile(r"(?<=://)[^\s/?#\"'<>]+(?=@)")
 
 
 def public(text: str, root: Path) -> str:
@@ -30,7 +34,8 @@ def without_folders(text: str, root: Path) -> str:
 def without_secrets(text: str) -> str:
     """Blank what the environment keeps under a name like HF_TOKEN or AWS_SECRET_ACCESS_KEY, and users in addresses.
 
-    A value of less than eight characters stays: it is no secret, and would be found in half of all words.
+    Of a value of several lines each line counts. One of less than eight characters stays: it is no secret, and would
+    be found in half of all words. So does the path of a file that is there, which is no secret itself.
     """
     secrets = _secrets(tuple(os.environ.items()))
     return USER_IN_ADDRESS.sub(BLANK, secrets.sub(BLANK, text) if secrets else text)
@@ -38,11 +43,18 @@ def without_secrets(text: str) -> str:
 
 @cache
 def _secrets(environment: tuple[tuple[str, str], ...]) -> re.Pattern[str] | None:
-    found = {value for name, value in environment if SECRET_NAME.search(name) and _is_secret(value)}
-    longest_first = sorted(found, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first))) if found else None
+    longest_first = sorted(set(_values(environment)), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
 
-def _is_secret(value: str) -> bool:
-    """A path to a key, as in GOOGLE_APPLICATION_CREDENTIALS, is none itself."""
-    return len(value) >= SHORTEST_SECRET and not Path(value).is_absolute()
+def _values(environment: tuple[tuple[str, str], ...]) -> Iterator[str]:
+    for name, value in environment:
+        if SECRET_NAME.search(name) and not _is_file(value):
+            yield from (line for line in map(str.strip, value.splitlines()) if len(line) >= SHORTEST_SECRET)
+
+
+def _is_file(value: str) -> bool:
+    try:
+        return Path(value).is_absolute() and Path(value).exists()
+    except (OSError, ValueError):
+        return False

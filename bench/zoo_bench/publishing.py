@@ -15,32 +15,43 @@ from zoo_bench.model_file import HASH_DIGITS
 from zoo_bench.plan import PlannedCell
 from zoo_bench.privacy import public
 from zoo_bench.record import Checkpoint, Published, Record
-from zoo_bench.recorder import Setting
+from zoo_bench.recorder import Setting, record_without_job
+from zoo_bench.text import printable
 
 LONGEST_LINE = 1 << 20
 
 
-def with_published(record: Record, planned: PlannedCell, setting: Setting, scratch: Path, progress: Progress) -> Record:
-    """Publish the model of a run that succeeded, and return its record with that; where it fails, a failed one."""
-    assert setting.destination is not None  # preflight saw to it
-    assert record.checkpoint is not None  # the plan, or the training that has just succeeded
-    log = record.files["log"] if "train" in record.phases_done else planned.training_log or ""
-    began = time.monotonic()
+def publication(planned: PlannedCell, run_id: str, setting: Setting, scratch: Path, progress: Progress) -> Record:
+    """Publish the model that a cell was planned with, and return the record of that, a failed one where it fails.
+
+    Args:
+        scratch: a folder, to be made, for what is uploaded beside the model.
+    """
+    record, began = record_without_job(planned, run_id, setting), time.monotonic()
     changes: dict[str, object]
     try:
-        files = publish(record.checkpoint, log, setting.destination, setting.workspace.root, scratch, progress)
-        changes = {"published": files, "phases_done": (*record.phases_done, "publish")}
-    except PublishError as error:
-        changes = _failed(f"{error.message} ({error.hint})", setting)
-    except OSError as error:
-        changes = _failed(str(error), setting)
+        changes = {"published": _published(planned, setting, scratch, progress), "phases_done": ("publish",)}
     except StoppedError:
         changes = {"status": "interrupted", "reason": "publish: stopped from the terminal"}
-    return record.model_copy(update={**changes, "duration_s": record.duration_s + time.monotonic() - began})
+    except PublishError as error:
+        changes = _failed(f"{error.message} ({error.hint})", setting)
+    except Exception as error:  # noqa: BLE001 - whatever a storage's client does, the other cells are to be run
+        changes = _failed(f"{type(error).__name__}: {error}", setting)
+    return record.model_copy(update={**changes, "duration_s": time.monotonic() - began})
 
 
 def _failed(why: str, setting: Setting) -> dict[str, object]:
-    return {"status": "failed", "reason": public(f"publish: {why}", setting.workspace.root)}
+    return {"status": "failed", "reason": public(f"publish: {printable(why)}", setting.workspace.root)}
+
+
+def _published(planned: PlannedCell, setting: Setting, scratch: Path, progress: Progress) -> Published:
+    if planned.checkpoint is None or planned.training_log is None:
+        raise PublishError("the training left no model", "look into its log")
+    if setting.destination is None:
+        raise PublishError("matrix.yaml does not say where to", "add `publish: {address: ..., url: ...}`")
+    scratch.mkdir(parents=True, exist_ok=True)
+    root = setting.workspace.root
+    return publish(planned.checkpoint, planned.training_log, setting.destination, root, scratch, progress)
 
 
 def publish(
@@ -75,7 +86,12 @@ def publish(
 def _public_log(source: Path, scratch: Path, name: str, root: Path) -> Path:
     """Write the log as it may be read by all, and return its path; a log can be larger than memory."""
     copy = scratch / f"{name}.log"
-    with source.open("rb") as lines, copy.open("w", encoding="utf-8") as target:
-        while line := lines.readline(LONGEST_LINE):
-            target.write(public(line.decode("utf-8", "replace"), root))
+    with source.open(encoding="utf-8", errors="replace") as log, copy.open("w", encoding="utf-8") as target:
+        goes_on = False
+        while line := log.readline(LONGEST_LINE):
+            is_piece, goes_on = goes_on, len(line) == LONGEST_LINE and not line.endswith("\n")
+            if not is_piece and not goes_on:
+                target.write(public(line, root))
+            elif not is_piece:  # in a piece of a line half a credential would not be found
+                target.write("[zoo-bench left out a line of more than a million characters]\n")
     return copy.replace(copy.with_stem(f"{name}-{file_sha256(copy)[:HASH_DIGITS]}"))

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from zoo_bench.addresses import Address, InsidePath, Url
 from zoo_bench.measurements import Measurements
 from zoo_bench.noise import Noise
-from zoo_bench.recipe import Count, Phase, Strict
+from zoo_bench.recipe import WORKER_PHASES, Count, Phase, Strict
 from zoo_bench.revision import Revision
 
 Status = Literal["succeeded", "failed", "out_of_memory", "timed_out", "hung", "diverged", "interrupted", "quarantined"]
@@ -134,6 +134,11 @@ class Record(Strict):
     )
     command: tuple[str, ...]
     zoo_bench: str = Field(description="version of zoo-bench that wrote the record")
+
+    @property
+    def measured(self) -> bool:
+        """False for a run that only published what another had trained."""
+        return not set(WORKER_PHASES).isdisjoint(self.phases)
 
     @property
     def dataset(self) -> str:

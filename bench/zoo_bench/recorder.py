@@ -108,7 +108,9 @@ def _told(planned: PlannedCell, job: Job, outcome: Outcome, setting: Setting) ->
 
 
 def record_without_job(planned: PlannedCell, run_id: str, setting: Setting) -> Record:
-    """Return the record of a run that needs no worker: its log is that of the training whose model it is about."""
+    """Return the record of a run that needs no worker, and has just begun: its log is that of the training whose model
+    it is about.
+    """
     told = _Told("succeeded", "", planned.checkpoint)
     files = {"log": planned.training_log or ""}
     return _written(
@@ -174,7 +176,7 @@ def _written(
 
 
 def _ending(planned: PlannedCell, outcome: Outcome, problem: str, noise: Sequence[Noise]) -> tuple[Status, str]:
-    status, reason = judge(outcome, planned.worker_phases)
+    status, reason = judge(outcome, planned.phases)
     if status != "succeeded":
         return status, reason
     if problem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -14,9 +14,9 @@ from zoo_bench.executors.local import run_job
 from zoo_bench.interrupts import Presses, held_back
 from zoo_bench.job import DatasetPaths, Job, JobPaths
 from zoo_bench.plan import PlannedCell
-from zoo_bench.publishing import with_published
+from zoo_bench.publishing import publication
 from zoo_bench.record import Checkpoint, Record
-from zoo_bench.recorder import Setting, make_record, record_without_job
+from zoo_bench.recorder import Setting, make_record
 from zoo_bench.store import new_run_id
 from zoo_bench.timing import PrecisionWatch
 
@@ -93,24 +93,48 @@ def run_cell(
     watcher: Watcher,
     presses: Presses,
 ) -> Record:
-    """Run one cell to its record, and store that.
+    """Run one cell to its record, and store that. Then, where it is to be, publish it, and store the record of that.
+
+    Two runs, so that nothing which happens in an upload can cost a measurement. Returned is the first that failed, and
+    else the one that measured.
 
     Raises:
         StoreError: the job could not be started, or its record not be written.
     """
+    measured = None
+    if planned.worker_phases:
+        measured = measure_cell(replace(planned, phases=planned.worker_phases), bench_of, setting, watcher, presses)
+        if measured.status != "succeeded" or "publish" not in planned.phases:
+            return measured
+        if "train" in measured.phases_done:
+            planned = replace(planned, checkpoint=measured.checkpoint, training_log=measured.files["log"])
+    else:
+        watcher.cell_started(planned, setting.workspace.root / (planned.training_log or ""))
     run_id = new_run_id()
+    folder = setting.store.run_folder(run_id)
+    upload = replace(planned, phases=("publish",))
+    record = publication(upload, run_id, setting, folder, _until_pressed(watcher, presses))
+    setting.store.add(record)
+    return measured if measured and record.status == "succeeded" else record
+
+
+def measure_cell(
+    planned: PlannedCell,
+    bench_of: Callable[[PlannedCell], Bench],
+    setting: Setting,
+    watcher: Watcher,
+    presses: Presses,
+) -> Record:
+    """Run what a worker does for one cell, and store the record.
+
+    Raises:
+        StoreError: the job could not be started, or its record not be written.
+    """
+    folder = setting.store.run_folder(new_run_id())
     checkpoints = setting.store.checkpoint_folder(planned.cell.id, planned.fingerprint)
     if planned.anew:
         shutil.rmtree(checkpoints, ignore_errors=True)
-    folder = setting.store.run_folder(run_id)
-    if planned.worker_phases:
-        record = attempt(planned, bench_of(planned), setting, watcher, presses, folder, checkpoints)
-    else:
-        watcher.cell_started(planned, setting.workspace.root / (planned.training_log or ""))
-        record = record_without_job(planned, run_id, setting)
-    if "publish" in planned.phases and record.status == "succeeded":
-        folder.mkdir(parents=True, exist_ok=True)
-        record = with_published(record, planned, setting, folder, _until_pressed(watcher, presses))
+    record = attempt(planned, bench_of(planned), setting, watcher, presses, folder, checkpoints)
     setting.store.add(record)
     if "train" in record.phases_done:  # and its model is kept: nothing is left to resume
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -137,7 +161,7 @@ def attempt(
     job = Job(
         run_id=folder.name,
         cell=planned.cell,
-        phases=planned.worker_phases,
+        phases=planned.phases,
         dataset=bench.dataset,
         gpus=bench.gpus,
         checkpoint=_checkpoint_path(planned.checkpoint, setting),

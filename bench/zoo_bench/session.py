@@ -149,7 +149,7 @@ class Session:
             force=self.asked.force,
             checkpoint=self._given_checkpoint(),
             available=frozenset(file for file in left_behind if (self.workspace.root / file).is_file()),
-            address=self.destination.address if self.destination else None,
+            destination=self.destination,
         )
         return make_plan(self.cells, self._inputs(), records, request)
 

@@ -76,7 +76,7 @@ def _end_of(word: str) -> datetime:
 
 
 def _newest(records: Iterable[Record]) -> dict[str, Record]:
-    return {record.cell_id: record for record in records if record.status == "succeeded"}
+    return {record.cell_id: record for record in records if record.status == "succeeded" and record.measured}
 
 
 def _backends(records: Iterable[Record]) -> set[str]:

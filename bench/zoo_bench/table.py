@@ -8,7 +8,7 @@ from typing import Literal
 
 from zoo_bench.cell import Cell, digest, recipe_values
 from zoo_bench.figures import DEFAULT_MEMORY, MemoryDefinition, memory_figure
-from zoo_bench.recipe import WORKER_PHASES, differences
+from zoo_bench.recipe import differences
 from zoo_bench.record import Published, Record
 from zoo_bench.scaling import base_batch_of, without_scaling
 
@@ -150,5 +150,5 @@ HAS: dict[Column, Callable[[Record], bool]] = {
         record.measurements.scores is not None and record.measurements.scores.mask is not None and _trained(record)
     ),
     # A run that only published measured nothing: what it links is in `Row.published`.
-    "download": lambda record: _trained(record) and not set(WORKER_PHASES).isdisjoint(record.phases),
+    "download": lambda record: _trained(record) and record.measured,
 }

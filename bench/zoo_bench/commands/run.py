@@ -91,6 +91,8 @@ def _run(
     session: Session, left: Sequence[PlannedCell], benches: dict[str, Bench], setting: Setting, console: Console
 ) -> tuple[list[Record], bool]:
     earlier = session.contents.records
-    expected_s = {record.cell_id: record.duration_s for record in earlier if record.status == "succeeded"}
+    expected_s = {
+        record.cell_id: record.duration_s for record in earlier if record.status == "succeeded" and record.measured
+    }
     with make_display(console, Pace(left, expected_s), session.name) as display:
         return run_cells(left, lambda cell: benches[cell.cell.id], setting, display)

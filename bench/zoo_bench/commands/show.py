@@ -29,7 +29,7 @@ from zoo_bench.provenance import (
     revision_text,
     staleness,
 )
-from zoo_bench.record import Record
+from zoo_bench.record import Published, Record
 from zoo_bench.remarks import Ground, remarks
 from zoo_bench.render import definition_text, row_figure
 from zoo_bench.session import Asked, Session
@@ -58,6 +58,7 @@ class View:
     runs: tuple[Record, ...]
     masks: bool
     remarks: tuple[str, ...]
+    published: Published | None = None
 
 
 def show(asked: Asked, word: str, *, as_json: bool) -> int:
@@ -77,6 +78,10 @@ def show(asked: Asked, word: str, *, as_json: bool) -> int:
     missing = [head for head in missing if view.masks or head != COLUMN_HEADS["mask_ap"]]
     if missing:
         console.print(Text(f"\nno figure: {', '.join(missing)}"))
+    if view.published is not None:
+        console.print(Text(f"\npublished at {view.published.address}", style="bold"))
+        for what, file in (("model", view.published.model), ("log", view.published.log)):
+            console.print(Padding(Text(f"{what}  {file.url}, SHA-256 {file.sha256}"), (0, 0, 0, 4), expand=False))
     for run in view.runs:
         _print_run(console, session, run)
     return EXIT_OK
@@ -100,7 +105,7 @@ def _view(session: Session, word: str) -> View:
     current = session.current(found.cell.backend)
     ground = Ground(drivers=newest_drivers(records), current={found.cell.backend: current} if current else {})
     said = tuple(remarks(row, ground))
-    return View(f"{found.cell.id}, profile {found.profile}", row.sources, runs, found.cell.masks, said)
+    return View(f"{found.cell.id}, profile {found.profile}", row.sources, runs, found.cell.masks, said, row.published)
 
 
 def _view_without_runs(found: FoundCell, newest: Record | None) -> View:
@@ -117,7 +122,9 @@ def _view_of_run(session: Session, run: Record) -> View:
     backend = str(run.cell["backend"])
     changes = staleness(run, session.current(backend), newest_drivers(session.contents.records))
     said = [f"Stale: changed since the measurement: {', '.join(changes)}."] if changes else []
-    return View(f"{run.cell_id}, run {run.run_id}", sources, (run,), bool(run.cell["masks"]), tuple(said))
+    return View(
+        f"{run.cell_id}, run {run.run_id}", sources, (run,), bool(run.cell["masks"]), tuple(said), run.published
+    )
 
 
 def _figure_of(column: Column, record: Record) -> tuple[str, str, Figure]:
@@ -251,9 +258,6 @@ def _files(session: Session, run: Record) -> Iterator[tuple[str, str]]:
         files[name] = run.checkpoint.file
     for name, file in files.items():
         yield name, file if (session.workspace.root / file).exists() else f"{file} (not here)"
-    if run.published is not None:
-        yield "published model", f"{run.published.model.url}, SHA-256 {run.published.model.sha256}"
-        yield "published log", run.published.log.url
     yield "command", shlex.join(run.command)
 
 
@@ -263,6 +267,7 @@ def _as_json(view: View) -> dict[str, Any]:
         "title": view.title,
         "remarks": list(view.remarks),
         "figures": _json_figures(view.sources),
+        "published": view.published.model_dump(mode="json") if view.published else None,
         "records": [run.model_dump(mode="json") for run in view.runs],
     }
 

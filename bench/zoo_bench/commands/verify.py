@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,6 +25,9 @@ from zoo_bench.runner import attempt
 from zoo_bench.session import Asked, Session
 from zoo_bench.store import new_run_id
 from zoo_bench.verify import Change, changes, diff, links
+
+GOOD_LINKS = "published files are there, and are what was published"
+GOOD_AP = "published models have the AP that the store has"
 
 
 def verify(asked: Asked, document: Path, *, with_links: bool = False, with_evaluation: bool = False) -> int:
@@ -69,7 +73,7 @@ def _links_hold(session: Session, published: str, document: Path) -> bool:
     lost += _fetched(session, {file.url: (file, None) for file in files}).values()
     if not files:
         lost.append("it links nothing that was published; `zoo-bench run --phases publish` does that")
-    return _said(document, lost, f"the {len(files)} published files are there, and are what was published")
+    return _said(document, lost, f"{len(files)} {GOOD_LINKS}")
 
 
 def _ap_holds(session: Session, options: DocumentOptions, document: Path) -> bool | None:
@@ -80,34 +84,36 @@ def _ap_holds(session: Session, options: DocumentOptions, document: Path) -> boo
     wanted = {cell_id: again for cell_id, again in plans.items() if isinstance(again, Again)}
     if not rows:
         lost.append("it has no AP to compare")
-    session.workspace.state.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=session.workspace.state, prefix="verify-") as scratch:
-        models = {cell_id: Path(scratch) / again.name for cell_id, again in wanted.items()}
-        missed = _fetched(session, {cell_id: (again.model, models[cell_id]) for cell_id, again in wanted.items()})
-        lost += [f"{cell_id}: {why}" for cell_id, why in missed.items()]
-        here = {cell_id: again for cell_id, again in wanted.items() if cell_id not in missed}
-        interrupted = bool(here) and _evaluate(session, here, models, lost)
-    if interrupted:
-        return None
-    return _said(document, lost, f"the {len(wanted)} published models have the AP that the store has")
+    found = _evaluated(session, wanted) if wanted else []
+    return None if found is None else _said(document, lost + found, f"{len(wanted)} {GOOD_AP}")
 
 
-def _evaluate(session: Session, wanted: Mapping[str, Again], models: Mapping[str, Path], lost: list[str]) -> bool:
-    """Evaluate models, by cell; what is wrong with them is added to `lost`. Tell whether Ctrl-C ended it."""
+def _evaluated(session: Session, wanted: Mapping[str, Again]) -> list[str] | None:
+    """Fetch and evaluate models, by cell; what is wrong with them, or None after Ctrl-C."""
     console, machine = Console(stderr=True), describe_machine(session.machine.name)
     planned = [again.planned for again in wanted.values()]
     preflight.check(session, [(cell.cell, cell.phases) for cell in planned], machine)
     benches, setting = prepare_benches(session, planned, machine, console), make_setting(session, machine)
-    with make_display(console, Pace(planned, {}), session.name) as display, held_back() as presses:
-        for cell_id, again in wanted.items():
-            folder = session.workspace.state / "verify" / new_run_id()
-            this = replace(setting, given_model=models[cell_id])
-            record = attempt(again.planned, benches[cell_id], this, display, presses, folder)
-            display.cell_ended(record, again=False)
-            if presses.count:
-                return True
-            lost += [f"{cell_id}: {what}" for what in differing(again, record)]
-    return False
+    kept = session.workspace.state / "verify"
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.mkdir(parents=True)
+    with tempfile.TemporaryDirectory(dir=kept, prefix="models-") as name:
+        models = {cell_id: Path(name) / f"{again.model.sha256}.safetensors" for cell_id, again in wanted.items()}
+        missed = _fetched(session, {cell_id: (again.model, models[cell_id]) for cell_id, again in wanted.items()})
+        lost = [f"{cell_id}: {why}" for cell_id, why in missed.items()]
+        here = {cell_id: again for cell_id, again in wanted.items() if cell_id not in missed}
+        with make_display(console, Pace(planned, {}), session.name) as display, held_back() as presses:
+            for cell_id, again in here.items():
+                this, folder = replace(setting, given_model=models[cell_id]), kept / new_run_id()
+                record = attempt(again.planned, benches[cell_id], this, display, presses, folder)
+                display.cell_ended(record, again=False)
+                if presses.count:
+                    return None
+                wrong = differing(again, record)
+                lost += [f"{cell_id}: {what}" for what in wrong]
+                if not wrong:  # else its log is of use
+                    shutil.rmtree(folder, ignore_errors=True)
+    return lost
 
 
 def _fetched(session: Session, files: Mapping[str, tuple[PublishedFile, Path | None]]) -> dict[str, str]:
