@@ -84,6 +84,7 @@ setup(
         "nvidia-ml-py>=12.550.52",
         "pillow>=10",
         "psutil>=5.9",
+        "py-spy>=0.4",
         "pycocotools>=2.0.7",
         "pydantic>=2.7",
         "PyYAML>=6",

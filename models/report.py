@@ -1,6 +1,5 @@
 """What every worker tells of its phases: epochs, iterations, timed images, evaluated images. Python 3.6 syntax."""
 
-import math
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Sequence, Tuple, TypeVar
@@ -19,6 +18,10 @@ def run_phases(events: worker.EventWriter, phases: Sequence[str], work: Dict[str
         if phase in phases:
             events.phase = phase
             go()
+
+
+# The losses of a detector begin at a few units; what is here has left for good, though it may take long to become nan.
+LARGEST_LOSS = 1e6
 
 
 class Epochs:
@@ -56,8 +59,11 @@ def step(
     batch_size: int,
     **measured: float,
 ) -> None:
-    """Write the ``step`` of an iteration. Raises WorkerError of kind "diverged" for a loss that is not finite."""
-    bad = {name: value for name, value in losses.items() if not math.isfinite(value)}
+    """Write the ``step`` of an iteration.
+
+    Raises WorkerError of kind "diverged" for a loss that is not finite, or above LARGEST_LOSS.
+    """
+    bad = {name: value for name, value in losses.items() if not abs(value) <= LARGEST_LOSS}
     if bad:
         named = ", ".join(f"{name} = {value}" for name, value in bad.items())
         raise worker.WorkerError(

@@ -49,6 +49,8 @@ the process that started it has gone.
 """
 
 import argparse
+import errno
+import faulthandler
 import json
 import os
 import signal
@@ -79,6 +81,15 @@ EVENTS = (
     "run_stop",
 )
 ERROR_KINDS = ("out_of_memory", "diverged", "exception", "data")
+# CUDA's own words, the status that cuDNN and cuBLAS give it; those of libc, of torch's and MXNet's host allocators.
+MEMORY_SIGNS = (
+    "out of memory",
+    "alloc_failed",
+    "allocate memory",
+    "bad_alloc",
+    "not enough memory",
+    "failed to allocate",
+)
 HEARTBEAT_S = 5.0
 PARENT_S = 1.0  # between looks whether the harness is still there
 ORPHAN_PATIENCE_S = 5.0
@@ -107,20 +118,30 @@ class EventWriter:
     """
 
     def __init__(self, path: str) -> None:
+        self._path = path
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._torn = False
         self._lock = threading.Lock()
         self._last_write_s = time.monotonic()
         self.phase = "init"
 
     def write(self, event: str, **fields: Any) -> None:
-        """Write one event. Raises ValueError for one the protocol lacks, or a number that is not finite."""
+        """Write one event.
+
+        Raises ValueError for one the protocol lacks, or a number that is not finite; OSError where the disk is full.
+        """
         if event not in EVENTS:
             raise ValueError(f"unknown event {event!r}; the protocol has {', '.join(EVENTS)}")
         record = {"event": event, "time_s": time.monotonic(), "unix_s": time.time(), "protocol": PROTOCOL}
         record.update(fields)
-        line = json.dumps(record, allow_nan=False) + "\n"
+        line = (json.dumps(record, allow_nan=False) + "\n").encode("utf-8")
         with self._lock:
-            os.write(self._descriptor, line.encode("utf-8"))
+            if self._torn:  # what is left of a line that found the disk full must not spoil this one
+                os.write(self._descriptor, b"\n")
+            written = os.write(self._descriptor, line)
+            self._torn = written < len(line)
+            if self._torn:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._path)
             self._last_write_s = time.monotonic()
 
     def silent_s(self) -> float:
@@ -195,8 +216,7 @@ def error_kind(error: BaseException) -> str:
     if isinstance(error, WorkerError):
         return error.kind
     is_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    # CUDA's own words, and the status that cuDNN and cuBLAS give it.
-    is_memory = is_memory or any(sign in str(error).lower() for sign in ("out of memory", "alloc_failed"))
+    is_memory = is_memory or any(sign in str(error).lower() for sign in MEMORY_SIGNS)
     return "out_of_memory" if is_memory else "exception"
 
 
@@ -206,6 +226,8 @@ def run(main: Callable[[Dict[str, Any], EventWriter], None], argv: Optional[List
     events = EventWriter(job["paths"]["events"])
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _raise_stopped)
+    faulthandler.enable()  # a crash in native code leaves its stack in the log
+    faulthandler.register(signal.SIGUSR1)  # and so does the harness's question where everybody stands
     try:
         with Heartbeat(events):
             main(job, events)

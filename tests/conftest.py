@@ -55,6 +55,8 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     """No test reads the user's machine.yaml, nor colours or widths of the terminal the tests run in."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
     monkeypatch.delenv("ZOO_BENCH_MACHINE", raising=False)
+    # Tests beside this one have the same simulated GPUs.
+    monkeypatch.setenv("ZOO_BENCH_LEASES", str(tmp_path_factory.mktemp("leases")))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("NO_COLOR", "1")
 

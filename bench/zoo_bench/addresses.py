@@ -21,7 +21,7 @@ def is_address(text: str) -> bool:
 
 def is_inside(path: str) -> bool:
     """Tell whether `path` is one of the workspace: no address, and nothing that leaves it."""
-    return not is_address(path) and not Path(path).is_absolute() and ".." not in Path(path).parts
+    return not is_address(path) and not path.startswith("/") and ".." not in path.split("/")
 
 
 def _inside(path: str) -> str:
@@ -35,7 +35,7 @@ def _address(value: str) -> str:
     if not value or not value.isprintable() or "%" in value or "::" in value:
         raise ValueError(f"expected a folder or an address like s3://bucket/folder, found {value!r}")
     if not is_address(value):
-        if ".." in Path(value).parts:
+        if ".." in Path(value).parts or value.startswith("~"):
             raise ValueError(f"'{value}' leaves the workspace; name the whole path of a folder elsewhere")
         return value.rstrip("/") or value
     scheme, _, rest = value.partition("://")

@@ -12,12 +12,13 @@ from zoo_bench.datasets.locate import prepare
 from zoo_bench.display import bar
 from zoo_bench.environments import WorkerEnvironment, ensure_environment
 from zoo_bench.errors import EnvironmentBuildError
+from zoo_bench.locks import Leases
 from zoo_bench.machine import MachineInfo, usable_gpus
 from zoo_bench.plan import PlannedCell
 from zoo_bench.recipe import PHASES
 from zoo_bench.recorder import Setting
 from zoo_bench.revision import revision
-from zoo_bench.runner import Bench
+from zoo_bench.runner import Bench, Runner, Watcher
 from zoo_bench.session import Session
 
 
@@ -44,7 +45,7 @@ def prepare_benches(
             command=(str(environment.python), "-m", backend.spec.run),
             folder=backend.root,
             dataset=session.dataset(cell.cell),
-            gpus=tuple(gpu.index for gpu in usable_gpus(machine)[: cell.cell.gpus]),
+            candidates=usable_gpus(machine),
         )
     return commands
 
@@ -80,3 +81,8 @@ def make_setting(session: Session, machine: MachineInfo) -> Setting:
         revision=revision(session.workspace.root),
         destination=session.destination,
     )
+
+
+def make_runner(session: Session, benches: dict[str, Bench], setting: Setting, watcher: Watcher) -> Runner:
+    """Return what runs the session's cells, beside other runners of this machine and of this store."""
+    return Runner(lambda cell: benches[cell.cell.id], session.replan, setting, watcher, Leases.of_machine())

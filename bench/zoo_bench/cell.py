@@ -19,7 +19,7 @@ from zoo_bench.selector import matches
 
 # What of a cell says how much is measured and how closely it is watched, not what. The seed decides neither: runs with
 # several are one recipe.
-NOT_RECIPE = ("phases", "measure", "seed", "trust")
+NOT_RECIPE = ("phases", "measure", "seed", "trust", "retry")
 
 
 @dataclass(frozen=True)

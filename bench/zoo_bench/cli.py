@@ -105,12 +105,21 @@ def plan(
 
 
 @app.command()
-def status(root: Root = None, matrix: MatrixFile = None, profile: ProfileName = None, select: Select = None) -> int:
-    """Show the newest run of every cell: how it ended, its figures, and where its log is."""
+def status(
+    root: Root = None,
+    matrix: MatrixFile = None,
+    profile: ProfileName = None,
+    select: Select = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every two seconds, until Ctrl-C.")] = False,
+) -> int:
+    """Show every cell: whether it runs just now, how its newest run ended and why, its figures, and its log.
+
+    The column `runs` counts the runs so far. `zoo-bench status --watch` beside a `zoo-bench run` follows it.
+    """
     from zoo_bench.commands.status import status as command
     from zoo_bench.session import Asked
 
-    return command(Asked(root, matrix, profile, select))
+    return command(Asked(root, matrix, profile, select), watch=watch)
 
 
 @app.command()

@@ -24,6 +24,7 @@ Progress = Callable[[str, int, int], None]
 
 # By the protocol of an address: the extra of zoo-bench that brings what it needs.
 EXTRAS = {"s3": "s3", "s3a": "s3", "hf": "hf"}
+OF_THIS_PROCESS = ("memory", "data", "dir", "reference")
 PROBE = ".zoo-bench-probe"
 
 
@@ -59,8 +60,11 @@ class Destination:
         """Return why this process could not even try to upload; empty where it could."""
         import fsspec
 
+        kind = self.folder.partition("://")[0] if is_address(self.folder) else "file"
+        if kind in OF_THIS_PROCESS:
+            return f"{self.address}: what is published there is gone when zoo-bench ends"
         try:
-            fsspec.get_filesystem_class(self.folder.partition("://")[0] if is_address(self.folder) else "file")
+            fsspec.get_filesystem_class(kind)
         except ImportError as error:
             told = self._told(error)
             return f"{told.message} ({told.hint})"
@@ -121,7 +125,8 @@ class Destination:
             return PublishError(f"{self.address}: {words}", install)
         known = {PermissionError: "not allowed", FileNotFoundError: "not found", TimeoutError: "no answer in time"}
         kind = next((text for kinds, text in known.items() if isinstance(error, kinds)), type(error).__name__)
-        return PublishError(f"{self.address}: {kind}: {words}", "docs/publishing.md says where credentials come from")
+        hint = "docs/publishing.md says where credentials come from" if is_address(self.address) else "mend that folder"
+        return PublishError(f"{self.address}: {kind}: {words}", hint)
 
 
 def _open(folder: str) -> tuple[AbstractFileSystem, str]:

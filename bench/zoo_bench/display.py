@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.table import Table
 
 from zoo_bench.events import Event
+from zoo_bench.locks import Taken
 from zoo_bench.plan import PlannedCell
 from zoo_bench.record import Record
 
@@ -118,6 +119,7 @@ class PlainDisplay:
         self._pace = pace
         self._last_s = 0.0
         self._detail = ""
+        self._waits_for = ""
 
     def __enter__(self) -> PlainDisplay:
         return self
@@ -161,6 +163,18 @@ class PlainDisplay:
             f"    {record.status} in {format_s(record.duration_s)}{f': {record.reason}' if record.reason else ''}"
             f"{'; trying again' if again else ''}"
         )
+
+    def cell_done_elsewhere(self, planned: PlannedCell, reason: str) -> None:
+        """Say that there is nothing left to do for a cell."""
+        self._pace.end()
+        self._say(f"{planned.cell.id}: fresh by now ({reason})")
+
+    def waiting(self, taken: Sequence[Taken]) -> None:
+        """Say what is waited for, once as long as it is the same."""
+        told = "; ".join(f"{one.what}, which {one.by} has" for one in taken)
+        if told != self._waits_for:
+            self._waits_for = told
+            self._say(f"waiting for {told}")
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -47,6 +47,12 @@ REQUIRED_NUMBERS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+READ_BYTES = 2**24
+LONGEST_LINE = 2**20
+# Signs of life, not of progress: a worker that only writes these has hung.
+NO_PROGRESS = frozenset(["heartbeat", "allocator_peak"])
+
+
 class ProtocolError(Exception):
     """The worker's events cannot be understood: it speaks another version of the protocol, most likely."""
 
@@ -78,34 +84,50 @@ def timed_images(events: Iterable[Event]) -> list[Event]:
 
 
 class EventReader:
-    """Reads what has been added to an event file since the last call. `malformed` counts lines that are no events."""
+    """Reads what has been added to an event file since the last call.
+
+    `malformed` counts lines that are no events, `offset` the bytes that were read so far.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._offset = 0
+        self.offset = 0
+        self._too_long = False
         self.malformed = 0
 
     def read(self) -> list[Event]:
-        """Return the complete new events; a half-written last line waits for the next call.
+        """Return the complete new events, of READ_BYTES at most; a half-written last line waits for the next call.
+
+        A line that is longer than LONGEST_LINE is no event; it is passed over in pieces.
 
         Raises:
             ProtocolError: an event of another protocol version, or a file that cannot be read.
         """
         try:
             with self._path.open("rb") as stream:
-                stream.seek(self._offset)
-                chunk = stream.read()
+                stream.seek(self.offset)
+                chunk = stream.read(READ_BYTES)
         except FileNotFoundError:
             return []
         except OSError as error:
             raise ProtocolError(f"the worker's events cannot be read: {error}") from None
-        complete, newline, _ = chunk.rpartition(b"\n")
-        self._offset += len(complete) + len(newline)
-        parsed = [self._parse(line) for line in complete.split(b"\n") if line.strip()]
+        complete, newline, rest = chunk.rpartition(b"\n")
+        self.offset += len(complete) + len(newline)
+        lines = complete.split(b"\n")
+        if self._too_long and newline:  # its end
+            del lines[0]
+            self._too_long = False
+        if len(rest) > LONGEST_LINE:
+            self.offset += len(rest)
+            self.malformed += not self._too_long
+            self._too_long = True
+        parsed = [self._parse(line) for line in lines if line.strip()]
         return [event for event in parsed if event is not None]
 
     def _parse(self, line: bytes) -> Event | None:
         try:
+            if len(line) > LONGEST_LINE:
+                raise ValueError("too long")
             read = json.loads(line, parse_constant=_refuse, parse_float=_float, parse_int=_int)
             fields = each_text(read, printable)
             protocol, name = fields.pop("protocol"), fields.pop("event")

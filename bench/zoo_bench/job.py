@@ -48,6 +48,11 @@ class JobPaths:
         return self.output / "worker.log"
 
     @property
+    def stacks(self) -> Path:
+        """Where the job's processes stood when it was ended for making no progress."""
+        return self.output / "stacks.txt"
+
+    @property
     def samples(self) -> Path:
         """What was seen of the job from outside, over time."""
         return self.output / "samples.jsonl"
@@ -137,7 +142,7 @@ class Job:
 
 
 def launch(job: Job) -> subprocess.Popen[bytes]:
-    """Write job.json and start the worker in its own process group, its output going to the log.
+    """Write job.json and start the worker in its own process group. What it prints comes through its `stdout`.
 
     Raises:
         StoreError: the run's folder cannot be written, or the worker's interpreter cannot be started.
@@ -145,16 +150,16 @@ def launch(job: Job) -> subprocess.Popen[bytes]:
     try:
         job.paths.output.mkdir(parents=True, exist_ok=True)
         job.paths.job.write_text(json.dumps(job.document(), indent=2) + "\n", encoding="utf-8")
-        with job.paths.log.open("ab") as log:
-            return subprocess.Popen(
-                [*job.command, "--job", str(job.paths.job)],
-                cwd=job.folder,
-                env=_environment(job.gpus),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        job.paths.log.touch()
+        return subprocess.Popen(
+            [*job.command, "--job", str(job.paths.job)],
+            cwd=job.folder,
+            env=_environment(job.gpus),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     except OSError as error:
         raise StoreError(
             f"{job.cell.id}: its job cannot be started: {error}",

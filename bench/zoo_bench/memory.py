@@ -19,6 +19,8 @@ from zoo_bench.events import Event, ended_s
 from zoo_bench.measurements import AllocatorPeak, GpuMemory, Memory
 from zoo_bench.telemetry import Floats, GpuSeries, ProcessSeries, Telemetry, floats
 
+GIB = 2**30
+
 
 def training_end_s(events: Sequence[Event]) -> float:
     """Return when the last iteration ended (monotonic seconds); infinity where nothing was trained."""
@@ -46,6 +48,16 @@ def memory(
         allocator=_allocator(events),
         problems=(*telemetry.problems, *problems),
     )
+
+
+def peaks(found: Memory | None) -> str:
+    """Say how much a job held at most, for one that had not enough."""
+    if found is None:
+        return "no peak is known"
+    held = [(f"GPU {gpu.index}", gpu.nvml_process_bytes or gpu.nvml_used_bytes) for gpu in found.gpus]
+    held.append(("host", found.host_bytes))
+    known = [f"{where} {count / GIB:.2f} GB" for where, count in held if count is not None]
+    return f"peak: {', '.join(known)}" if known else "no peak is known"
 
 
 def _gpu_peaks(gpu: GpuSeries, until_s: float, process_bytes: int | None) -> GpuMemory:

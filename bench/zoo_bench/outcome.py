@@ -19,14 +19,21 @@ def judge(outcome: Outcome, phases: Sequence[Phase]) -> tuple[Status, str]:
 
     A run succeeded only if `run_stop` says so, the exit code is 0 and every phase that was asked for is done.
     """
+    if outcome.overdue:  # also where somebody lost patience while it was being ended
+        return outcome.overdue.status, outcome.overdue.reason
     if outcome.interrupted:
         return "interrupted", "stopped from the terminal"
     if outcome.protocol_problem:
         return "failed", outcome.protocol_problem
     error = next((event for event in reversed(outcome.events) if event.name == "error"), None)
+    said_error = f"{error.fields.get('phase', '?')}: {error.fields.get('message', 'no message')}" if error else ""
+    if outcome.oom_kills and (outcome.exit_code == -signal.SIGKILL or "SIGKILL" in said_error):
+        return "out_of_memory", (
+            f"{said_error or 'the worker was killed by SIGKILL'}; meanwhile the kernel killed {outcome.oom_kills} "
+            "process(es) of this machine for want of memory"
+        )
     if error is not None:
-        phase, kind = error.fields.get("phase", "?"), str(error.fields.get("kind"))
-        return ERROR_STATUS.get(kind, "failed"), f"{phase}: {error.fields.get('message', 'no message')}"
+        return ERROR_STATUS.get(str(error.fields.get("kind")), "failed"), said_error
     stop = next((event for event in reversed(outcome.events) if event.name == "run_stop"), None)
     said = stop.fields.get("status") if stop else None
     if outcome.exit_code != 0:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from zoo_bench.cell import Cell, digest
 from zoo_bench.destination import Destination
 from zoo_bench.errors import ConfigError
 from zoo_bench.recipe import PHASES, WORKER_PHASES, Phase, differences
-from zoo_bench.record import Checkpoint, Inputs, Record
+from zoo_bench.record import Checkpoint, Inputs, Record, by_cell
 from zoo_bench.scaling import without_scaling
 
-# Phases are tracked one by one, beside the fingerprint; how closely a run was watched changes no figure of it.
-NOT_FINGERPRINTED = ("phases", "trust")
+# Phases are tracked one by one, beside the fingerprint; how closely a run was watched, and how often it
+# is tried, changes no figure of it.
+NOT_FINGERPRINTED = ("phases", "trust", "retry")
 SHOWN_DIFFERENCES = 2
 
 
@@ -59,6 +60,23 @@ class Request:
     destination: Destination | None = None
 
 
+def after(planned: PlannedCell, record: Record) -> PlannedCell:
+    """Return what is left of a cell after a run of it that is to be tried again.
+
+    A quarantined run counts as if nothing had been done; of any other one its finished phases are kept, and an
+    interrupted training goes on, though the first try was to begin anew.
+    """
+    reason = f"{record.status.replace('_', ' ')} in run {record.run_id}"
+    done = () if record.status == "quarantined" else record.phases_done
+    if not record.measured:
+        done = tuple(phase for phase in planned.phases if phase != "publish")
+    left = tuple(phase for phase in planned.phases if phase not in done)
+    if "train" in done:
+        log = record.files["log"]
+        return replace(planned, phases=left, reason=reason, checkpoint=record.checkpoint, training_log=log, anew=False)
+    return replace(planned, phases=left, reason=reason, anew=False)
+
+
 def parse_phases(text: str | None) -> tuple[Phase, ...] | None:
     """Read ``--phases infer,evaluate``. Raises ConfigError for a phase that does not exist."""
     if text is None:
@@ -87,16 +105,18 @@ def make_plan(
     A phase is left unless an earlier run with the same fingerprint finished it. Training is taken over from an
     earlier run only when its checkpoint still exists.
     """
-    return tuple(_plan_cell(cell, inputs[cell.id], records, request) for cell in cells)
+    runs = by_cell(records)
+    return tuple(_plan_cell(cell, inputs[cell.id], runs.get(cell.id, []), request) for cell in cells)
 
 
-def _plan_cell(cell: Cell, inputs: Inputs, records: Sequence[Record], request: Request) -> PlannedCell:
+def _plan_cell(cell: Cell, inputs: Inputs, earlier: Sequence[Record], request: Request) -> PlannedCell:
     mark = fingerprint(cell, inputs, request.checkpoint)
-    earlier = [record for record in records if record.cell_id == cell.id]
     same = [record for record in earlier if record.fingerprint == mark and not _spoiled(record, cell)]
     wanted = request.phases or cell.phases
     done = _done(same, request.destination)
     left = wanted if request.force else tuple(phase for phase in wanted if phase not in done)
+    if wanted == ("publish",) and "train" not in done:  # what was trained is published, and the others are not begun
+        return PlannedCell(cell, inputs, mark, (), "not published: not trained yet", None)
     trained = done.get("train") if request.checkpoint is None else None
     checkpoint = request.checkpoint or _checkpoint(trained, request.available)
     if left == ("publish",) and trained is not None and checkpoint is None:
@@ -160,6 +180,8 @@ def _reason(
         return f"run {', '.join(runs)}"
     if request.force:
         return "forced"
+    if tuple(left) == ("publish",) and request.destination is not None:
+        return f"not published at {request.destination.address}"
     if same:
         last = same[-1]
         return f"{last.status} in run {last.run_id}" if last.status != "succeeded" else "not measured yet"

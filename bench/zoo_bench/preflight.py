@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from zoo_bench.cell import Cell, expand
 from zoo_bench.datasets.locate import locate, missing
 from zoo_bench.environments import environment_status
-from zoo_bench.errors import PreflightError
+from zoo_bench.errors import ConfigError, PreflightError
 from zoo_bench.machine import MachineInfo, usable_gpus
 from zoo_bench.recipe import WORKER_PHASES, Phase
 from zoo_bench.session import Session
@@ -24,6 +24,10 @@ def needs_of(cells: Iterable[Cell]) -> list[Need]:
 
 def check(session: Session, needs: Sequence[Need], machine: MachineInfo) -> None:
     """Raise PreflightError when some cell's phases could not run here, naming the profiles that would."""
+    if session.destination is None and any("publish" in phases for _, phases in needs):
+        raise ConfigError(
+            "phase publish: matrix.yaml does not say where to", "add `publish: {address: ..., url: ...}` to it"
+        )
     problems = shortcomings(session, needs, machine)
     if not problems:
         return
@@ -131,7 +135,7 @@ def _backend(session: Session, cell: Cell) -> list[str]:
 
 def _publish(session: Session) -> list[str]:
     if session.destination is None:
-        return ["phase publish: matrix.yaml does not say where to; add `publish: {address: ..., url: ...}`"]
+        return ["phase publish: matrix.yaml does not say where to"]
     problem = session.destination.problem()
     return [problem] if problem else []
 

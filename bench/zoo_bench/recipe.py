@@ -155,7 +155,37 @@ class Trust(Strict):
     sample_period_s: Annotated[float, Field(ge=0.02, le=10)] = Field(description="between samples of the GPUs")
     process_period_s: Annotated[float, Field(ge=0.1, le=10)] = Field(description="between lists of their processes")
     on_noise: Literal["quarantine", "mark"] = Field(description="mark: keep the figures, with a footnote")
-    retries: Count = Field(description="how often a quarantined run is tried again at once")
+    hang_timeout_s: Annotated[float, Field(gt=0, le=MOST)] | None = Field(
+        description="a run that makes no progress for so long has hung, and is ended; null: never"
+    )
+    time_limit_s: Annotated[float, Field(gt=0, le=MOST)] | None = Field(
+        description="a run that takes longer than this is ended; null: never"
+    )
+
+
+class Retry(Strict):
+    """How often a run that ended like this is tried again at once, by its status. The next `run` always does."""
+
+    quarantined: Count
+    hung: Count
+    timed_out: Count
+    out_of_memory: Count
+    diverged: Count
+    failed: Count
+    backoff_s: Annotated[float, Field(ge=0, le=86400)] = Field(
+        description="before the first such try; twice as long before each further one"
+    )
+
+    def limit(self, status: str) -> int:
+        """Return how often; never for a run that succeeded or that somebody stopped."""
+        return {
+            "quarantined": self.quarantined,
+            "hung": self.hung,
+            "timed_out": self.timed_out,
+            "out_of_memory": self.out_of_memory,
+            "diverged": self.diverged,
+            "failed": self.failed,
+        }.get(status, 0)
 
 
 class CellValues(Strict):
@@ -170,6 +200,7 @@ class CellValues(Strict):
     measure: Measure
     runtime: Runtime
     trust: Trust
+    retry: Retry
     options: dict[str, Any] = Field(description="free values for one backend")
 
     @property

@@ -19,7 +19,8 @@ from zoo_bench.executors.local import Outcome
 from zoo_bench.ground_truth import EvaluationError, read_ground_truth
 from zoo_bench.job import Job
 from zoo_bench.measure import measure
-from zoo_bench.measurements import Measurements
+from zoo_bench.measurements import Measurements, Memory
+from zoo_bench.memory import peaks
 from zoo_bench.model_file import describe_model
 from zoo_bench.noise import Noise, describe
 from zoo_bench.outcome import judge, phases_done
@@ -90,7 +91,7 @@ def _told(planned: PlannedCell, job: Job, outcome: Outcome, setting: Setting) ->
     events = outcome.events
     scores, problem = _scores(events, job, setting.scorer)
     measured, findings = measure(events, outcome.telemetry, planned.cell, scores)
-    status, reason = _ending(planned, outcome, problem, findings.noise)
+    status, reason = _ending(planned, outcome, problem, findings.noise, measured.memory, job.paths.stacks)
     done = [phase for phase in phases_done(events) if phase in planned.phases]
     if scores is None and "evaluate" in done:
         done.remove("evaluate")
@@ -120,8 +121,9 @@ def record_without_job(planned: PlannedCell, run_id: str, setting: Setting) -> R
 
 def _record(planned: PlannedCell, job: Job, outcome: Outcome, setting: Setting, told: _Told) -> Record:
     files = {"log": job.paths.log, "events": job.paths.events, "samples": job.paths.samples}
-    if job.paths.detections.exists():
-        files["detections"] = job.paths.detections
+    for name, path in (("detections", job.paths.detections), ("stacks", job.paths.stacks)):
+        if path.exists():
+            files[name] = path
     root = setting.workspace.root
     return _written(
         planned,
@@ -175,8 +177,19 @@ def _written(
     )
 
 
-def _ending(planned: PlannedCell, outcome: Outcome, problem: str, noise: Sequence[Noise]) -> tuple[Status, str]:
+def _ending(
+    planned: PlannedCell,
+    outcome: Outcome,
+    problem: str,
+    noise: Sequence[Noise],
+    measured: Memory | None,
+    stacks: Path,
+) -> tuple[Status, str]:
     status, reason = judge(outcome, planned.phases)
+    if status == "out_of_memory":
+        return status, f"{reason} ({peaks(measured)})"
+    if outcome.overdue and outcome.overdue.stacks:
+        return status, f"{reason}; its processes then stood as in {stacks}"
     if status != "succeeded":
         return status, reason
     if problem:

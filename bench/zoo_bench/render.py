@@ -17,7 +17,7 @@ from zoo_bench.markdown import Footnotes, escape, link, table
 from zoo_bench.matrix import Matrix
 from zoo_bench.preamble import hardware, settings, software
 from zoo_bench.provenance import CurrentInputs, newest_drivers
-from zoo_bench.record import Record
+from zoo_bench.record import Record, by_cell
 from zoo_bench.remarks import Ground, remarks
 from zoo_bench.table import COLUMNS, WITH_ENERGY, Column, Row, build_row
 from zoo_bench.units import BACKEND_HEAD, COLUMN_HEADS, HOST_MEMORY_HEAD, NAME_HEADS, PRECISION_HEAD, written
@@ -72,7 +72,8 @@ def render(
     name, profile = matrix.profile(options.profile)
     layout = lay_out(matrix, options)
     columns = WITH_ENERGY if options.energy else COLUMNS
-    rows = {cell.id: build_row(cell, name, records, columns, options.memory) for cell in layout.cells}
+    runs = by_cell(records)
+    rows = {cell.id: build_row(cell, name, runs.get(cell.id, ()), columns, options.memory) for cell in layout.cells}
     used = {
         backend: [record for row in rows.values() if row.cell.backend == backend for record in row.records]
         for backend in layout.backends

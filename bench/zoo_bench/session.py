@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from zoo_bench.matrix import Matrix
 from zoo_bench.model_file import describe_model
 from zoo_bench.plan import PlannedCell, Request, make_plan, parse_phases
 from zoo_bench.provenance import CurrentInputs
-from zoo_bench.record import Checkpoint, Inputs
+from zoo_bench.record import Checkpoint, Inputs, Record
 from zoo_bench.selector import choose
 from zoo_bench.store import Contents, Store
 from zoo_bench.workspace import Workspace, bundled_root
@@ -143,15 +143,22 @@ class Session:
     def plan(self) -> tuple[PlannedCell, ...]:
         """Decide what is left to run."""
         records = self.contents.records
+        return make_plan(self.cells, self._inputs(), records, self._request(records))
+
+    def replan(self, planned: PlannedCell) -> PlannedCell:
+        """Decide once more what is left of a cell, by what is in the store now; what it is made from stays."""
+        records = self.store.load().records
+        return make_plan((planned.cell,), {planned.cell.id: planned.inputs}, records, self._request(records))[0]
+
+    def _request(self, records: Sequence[Record]) -> Request:
         left_behind = {r.checkpoint.file for r in records if r.checkpoint and not r.checkpoint.given}
-        request = Request(
+        return Request(
             phases=parse_phases(self.asked.phases),
             force=self.asked.force,
             checkpoint=self._given_checkpoint(),
             available=frozenset(file for file in left_behind if (self.workspace.root / file).is_file()),
             destination=self.destination,
         )
-        return make_plan(self.cells, self._inputs(), records, request)
 
     def _inputs(self) -> Mapping[str, Inputs]:
         sources: dict[str, str] = {}

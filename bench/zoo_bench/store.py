@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import calendar
+import glob
 import os
+import re
 import secrets
 import tempfile
 import time
@@ -17,13 +20,23 @@ from zoo_bench.record import Record
 RUNS = "runs"
 CHECKPOINTS = "checkpoints"
 FINGERPRINT_DIGITS = 16
-NOT_RECORDS = (RUNS, CHECKPOINTS)
+LOCKS = "locks"
+RUN_ID = re.compile(r"\d{8}T\d{6}\.\d{3}Z-[0-9a-f]{4}")
+NOT_RECORDS = (RUNS, CHECKPOINTS, LOCKS)
 
 
-def new_run_id() -> str:
-    """Return an id that sorts by time (UTC, milliseconds) and does not collide: ``20261123T223000.123Z-ab12``."""
+def new_run_id(after: str = "") -> str:
+    """Return an id that sorts by time (UTC, milliseconds) and does not collide: ``20261123T223000.123Z-ab12``.
+
+    It sorts behind the id `after`, also where the clock has been set back since: what is newer must count as newer.
+    """
     now_s = time.time()
-    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now_s))}.{int(now_s % 1 * 1000):03}Z-{secrets.token_hex(2)}"
+    moment = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now_s))}.{int(now_s % 1 * 1000):03}Z"
+    last = after.partition("-")[0]
+    if moment <= last:
+        seconds = calendar.timegm(time.strptime(last[:15], "%Y%m%dT%H%M%S")) + 1
+        moment = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(seconds))}.000Z"
+    return f"{moment}-{secrets.token_hex(2)}"
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,12 @@ class Store:
 
     root: Path
 
+    def new_run_id(self) -> str:
+        """Return the id of a run that begins now; it sorts behind those of all runs that have left a folder here."""
+        folder = self.root / RUNS
+        names = (path.name for path in folder.iterdir() if RUN_ID.fullmatch(path.name)) if folder.is_dir() else ()
+        return new_run_id(max(names, default=""))
+
     def run_folder(self, run_id: str) -> Path:
         """Return the folder for a run's logs, telemetry and weights."""
         return self.root / RUNS / run_id
@@ -47,6 +66,10 @@ class Store:
     def checkpoint_folder(self, cell_id: str, fingerprint: str) -> Path:
         """Return the folder from which an interrupted training is resumed: of the same cell and inputs only."""
         return self.root / CHECKPOINTS / cell_id / fingerprint[:FINGERPRINT_DIGITS]
+
+    def cell_lock(self, cell_id: str) -> Path:
+        """Return the lock that whoever runs a cell holds."""
+        return self.root / LOCKS / f"{cell_id}.lock"
 
     def check(self) -> None:
         """Raise StoreError when something is in the way of the folders that runs are kept in."""
@@ -76,14 +99,12 @@ class Store:
         """Read every record. A file that is no record is named in `problems` and otherwise passed over."""
         records: list[Record] = []
         problems: list[str] = []
-        paths = (
-            path for path in self.root.glob("*/*/*.json") if path.relative_to(self.root).parts[0] not in NOT_RECORDS
-        )
-        for path in sorted(paths):
+        names = glob.glob("*/*/*.json", root_dir=self.root)
+        for name in sorted(name for name in names if name.partition("/")[0] not in NOT_RECORDS):
             try:
-                records.append(_read(path))
+                records.append(_read(self.root / name))
             except (OSError, ValueError) as error:
-                problems.append(f"{path}: {_first_line(error)}")
+                problems.append(f"{self.root / name}: {_first_line(error)}")
         return Contents(tuple(sorted(records, key=lambda record: record.run_id)), tuple(problems))
 
 

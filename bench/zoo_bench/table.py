@@ -78,7 +78,8 @@ def _of_one_recipe(cell: Cell, profile: str, records: Sequence[Record]) -> tuple
     run, and how the matrix has moved on from that.
     """
     wanted = recipe_values(cell.resolved())
-    group = [record for record in records if record.recipe_sha256 == digest(wanted)]
+    sha256 = digest(wanted)
+    group = [record for record in records if record.recipe_sha256 == sha256]
     left = [record for record in records if record.profile == profile]
     if group or not left:
         return group, []

@@ -7,16 +7,18 @@ evaluation that cannot be scored. A cell that passed is not tried again until so
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zoo_bench.destination import Destination
 from zoo_bench.errors import PreflightError
-from zoo_bench.interrupts import held_back
+from zoo_bench.interrupts import Presses, held_back
+from zoo_bench.locks import Taken, holder, take
 from zoo_bench.plan import PlannedCell
-from zoo_bench.recorder import Setting
-from zoo_bench.runner import Bench, Watcher, attempt
+from zoo_bench.runner import POLL_S, Runner, Watcher
 from zoo_bench.store import new_run_id
 from zoo_bench.workspace import Workspace
 
@@ -38,6 +40,19 @@ class Trials:
         """Those of a workspace."""
         return cls(workspace.state / "trials")
 
+    @contextmanager
+    def alone(self, watcher: Watcher, presses: Presses) -> Iterator[bool]:
+        """Wait until no other runner tries cells here, and hold that; False where Ctrl-C came before."""
+        path = self.folder / "trials.lock"
+        while (lock := take(path, "trials")) is None:
+            if presses.count:
+                yield False
+                return
+            watcher.waiting([Taken("the trials of this workspace", holder(path))])
+            time.sleep(POLL_S)
+        with lock:
+            yield True
+
     def passed(self, planned: PlannedCell) -> bool:
         """Tell whether such a cell was tried before, and would run."""
         return self._mark(planned).is_file()
@@ -50,7 +65,7 @@ class Trials:
     def clear(self) -> None:
         """Remove what failed trials of an earlier run left: models and checkpoints are large."""
         for folder in self.folder.glob("*"):
-            if folder.name != PASSED:
+            if folder.name != PASSED and folder.is_dir():
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _mark(self, planned: PlannedCell) -> Path:
@@ -97,22 +112,21 @@ def as_trial(planned: PlannedCell) -> PlannedCell:
     return replace(planned, cell=cell.model_copy(update=changes), phases=planned.worker_phases, reason="trial")
 
 
-def try_cells(
-    planned: Sequence[PlannedCell],
-    bench_of: Callable[[PlannedCell], Bench],
-    setting: Setting,
-    watcher: Watcher,
-    trials: Trials,
-) -> tuple[list[str], bool]:
+def try_cells(planned: Sequence[PlannedCell], runner: Runner, trials: Trials) -> tuple[list[str], bool]:
     """Try cells that `wanted` gave; return what is wrong, a line a cell, and whether Ctrl-C ended it."""
     problems: list[str] = []
-    trials.clear()
-    with held_back() as presses:
+    with held_back() as presses, trials.alone(runner.watcher, presses) as begun:
+        if not begun:
+            return [], True
+        trials.clear()
         for cell in planned:
+            if trials.passed(cell):  # by another runner, while this one waited
+                continue
             folder = trials.folder / new_run_id()
-            record = attempt(cell, bench_of(cell), setting, watcher, presses, folder, trial=True)
-            watcher.cell_ended(record, again=False)
-            if presses.count:
+            record = runner.once(cell, folder, presses, trial=True)
+            if record is not None:
+                runner.watcher.cell_ended(record, again=False)
+            if record is None or presses.count:
                 break
             if record.status == "succeeded":
                 trials.keep(cell)

@@ -13,7 +13,9 @@ from end to end in a second. ``options`` (all optional):
     hold_bytes      memory to allocate and touch during training (0)
     box_ap          what eval_result reports, a fraction (0.5); mask_ap likewise, for mask models
     child           true: start a child process that would outlive the worker
-    fault           {phase, at, kind}: at the at-th step of a phase (1: the first) do one of KINDS
+    fault           {phase, at, kind, bytes, unless}: at the at-th step of a phase (1: the first) do one of KINDS;
+                    bytes: how many to print (flood), or to write in one line beside other garbage; unless: a file that
+                    is made then, and whose presence prevents it
 
 Standard library only and Python 3.6 syntax.
 """
@@ -30,7 +32,10 @@ from typing import Any, Dict, List
 
 from models import worker
 
-KINDS = ("error", "out_of_memory", "diverged", "exit", "kill", "hang", "deaf", "lie", "garbage")
+KINDS = (
+    "error", "out_of_memory", "diverged", "exit", "kill", "segv", "hang", "burn", "deadlock", "deaf", "lie",
+    "garbage", "other_protocol", "flood",
+)  # fmt: skip
 METRICS = [
     "ap",
     "ap50",
@@ -207,7 +212,23 @@ def fault(options: Dict[str, Any], phase: str, step: int, events: worker.EventWr
     script = options.get("fault") or {}
     if script.get("phase") != phase or script.get("at") != step:
         return
+    if script.get("unless"):
+        if os.path.exists(script["unless"]):
+            return
+        write_whole(script["unless"], "")
     kind = script["kind"]
+    if kind == "segv":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if kind == "burn":
+        while True:
+            hashlib.sha256(bytes(1000)).digest()
+    if kind == "deadlock":
+        lock = threading.Lock()
+        lock.acquire()
+        lock.acquire()
+    if kind == "flood":
+        flood(script["bytes"])
+        return
     if kind == "exit":
         os._exit(3)
     if kind == "kill":
@@ -223,8 +244,21 @@ def fault(options: Dict[str, Any], phase: str, step: int, events: worker.EventWr
     if kind == "garbage":
         with open(events_path(), "ab") as stream:
             stream.write(b'\xff\x00 not json\n{"event": "step"}\n[1, 2]\n')
+            stream.write(b"[" * script.get("bytes", 0) + b"\n")
         return
+    if kind == "other_protocol":
+        with open(events_path(), "ab") as stream:
+            stream.write(b'{"event": "step", "time_s": 1, "unix_s": 1, "protocol": 99}\n')
+        time.sleep(600)
     raise worker.WorkerError("scripted " + kind, kind="exception" if kind == "error" else kind)
+
+
+def flood(count: int) -> None:
+    """Print so many bytes."""
+    line = b"flood " * 170 + b"\n"
+    for _ in range(count // len(line)):
+        os.write(1, line)
+    os.write(1, b"the last line\n")
 
 
 def events_path() -> str:

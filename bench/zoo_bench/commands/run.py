@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from zoo_bench import preflight
-from zoo_bench.benches import make_setting, prepare_benches
+from zoo_bench.benches import make_runner, make_setting, prepare_benches
 from zoo_bench.commands.plan import print_plan
 from zoo_bench.commands.status import print_runs
 from zoo_bench.display import Pace, make_display
@@ -22,7 +22,7 @@ from zoo_bench.machine import describe_machine
 from zoo_bench.plan import PlannedCell
 from zoo_bench.record import Record
 from zoo_bench.recorder import Setting
-from zoo_bench.runner import Bench, run_cells
+from zoo_bench.runner import Bench
 from zoo_bench.session import Asked, Session
 from zoo_bench.trial import Trials, refuse, try_cells, unreachable, wanted
 
@@ -40,9 +40,12 @@ def run(asked: Asked, *, dry_run: bool, trial: bool = True) -> int:
     left = [cell for cell in planned if not cell.fresh]
     for cell in planned:
         if cell.fresh:
-            console.print(f"{cell.cell.id}: fresh ({cell.reason})", markup=False, highlight=False, soft_wrap=True)
+            told = cell.reason if cell.reason.startswith("not published") else f"fresh ({cell.reason})"
+            console.print(f"{cell.cell.id}: {told}", markup=False, highlight=False, soft_wrap=True)
     if not left:
-        console.print("nothing to do; --force runs the cells again", markup=False)
+        unpublished = any(cell.reason.startswith("not published") for cell in planned)
+        again = "" if unpublished else "; --force runs the cells again"
+        console.print(f"nothing to do{again}", markup=False)
         return EXIT_OK
     machine = describe_machine(session.machine.name)
     preflight.check(session, [(cell.cell, cell.phases) for cell in left], machine)
@@ -57,7 +60,7 @@ def run(asked: Asked, *, dry_run: bool, trial: bool = True) -> int:
         console.print("interrupted; nothing was started", markup=False)
         return EXIT_INTERRUPTED
     records, interrupted = _run(session, left, benches, setting, console)
-    print_runs([(record.cell_id, record) for record in records], session.name)
+    print_runs(records, session.name)
     if interrupted:
         return EXIT_INTERRUPTED
     statuses = {record.status for record in records} - {"succeeded"}
@@ -80,7 +83,7 @@ def _try(
     if cells:
         console.print(f"trying {len(cells)} cells before the first long one (--no-trial does not)", markup=False)
         with make_display(console, Pace(cells, {}), session.name) as display:
-            found, interrupted = try_cells(cells, lambda cell: benches[cell.cell.id], setting, display, trials)
+            found, interrupted = try_cells(cells, make_runner(session, benches, setting, display), trials)
         problems += found
     if not interrupted:
         refuse(problems)
@@ -95,4 +98,4 @@ def _run(
         record.cell_id: record.duration_s for record in earlier if record.status == "succeeded" and record.measured
     }
     with make_display(console, Pace(left, expected_s), session.name) as display:
-        return run_cells(left, lambda cell: benches[cell.cell.id], setting, display)
+        return make_runner(session, benches, setting, display).run(left)

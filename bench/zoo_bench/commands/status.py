@@ -1,51 +1,111 @@
-"""`zoo-bench status`: the newest run of every cell."""
+"""`zoo-bench status`: the newest run of every cell, and who runs one just now."""
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.text import Text
 
 from zoo_bench.display import format_s, plain_table, table_console
 from zoo_bench.errors import EXIT_OK
 from zoo_bench.figures import figure
+from zoo_bench.locks import holder, take
 from zoo_bench.noise import describe
 from zoo_bench.record import Record
 from zoo_bench.session import Asked, Session
 from zoo_bench.table import Column
 from zoo_bench.units import written
 
+WATCH_S = 2.0
 STYLE = {"succeeded": "green", "interrupted": "yellow", "quarantined": "yellow"}
 
 
-def status(asked: Asked) -> int:
-    """Print a table of the chosen cells, each with its newest run."""
+def status(asked: Asked, *, watch: bool = False) -> int:
+    """Print a table of the chosen cells, each with its newest run; with `watch`, again and again until Ctrl-C."""
     session = Session.open(asked)
-    # That something was published later changes no figure; that it could not be is the newest there is to tell.
-    told = (record for record in session.contents.records if record.measured or record.status != "succeeded")
-    newest = {record.cell_id: record for record in told}
-    print_runs([(cell.id, newest.get(cell.id)) for cell in session.cells], session.name)
-    return EXIT_OK
+    if not watch:
+        _print(table_console(), *_state(session))
+        return EXIT_OK
+    console = table_console()
+    with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
+        while True:
+            live.update(Group(*_state(Session.open(asked))), refresh=True)
+            time.sleep(WATCH_S)
 
 
-def print_runs(runs: Sequence[tuple[str, Record | None]], name: Callable[[str], str]) -> None:
+def print_runs(records: Sequence[Record], name: Callable[[str], str]) -> None:
     """Print runs as a table of status and figures, then why each failed or is noisy, and where its log is.
 
     `name` is how the table calls a cell.
     """
-    console, table = table_console(), plain_table()
+    _print(table_console(), *_table([Line(record.cell_id, record) for record in records], name))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A cell's line. `tries`: its runs so far, where that is told. `runner`: who runs it just now, else empty.
+
+    `unpublished`: the run that was to publish it, and could not.
+    """
+
+    cell_id: str
+    record: Record | None
+    unpublished: Record | None = None
+    tries: int | None = None
+    runner: str = ""
+
+
+def _state(session: Session) -> list[RenderableType]:
+    records = session.contents.records
+    newest = {record.cell_id: record for record in records if record.measured}
+    uploads = {record.cell_id: record for record in records if not record.measured}
+    tries = Counter(record.cell_id for record in records if record.measured)
+    lines = []
+    for cell in session.cells:
+        upload = uploads.get(cell.id)
+        failed = upload if upload and upload.status != "succeeded" else None
+        lines.append(Line(cell.id, newest.get(cell.id), failed, tries[cell.id], _runner(session, cell.id)))
+    return _table(lines, session.name)
+
+
+def _runner(session: Session, cell_id: str) -> str:
+    path = session.store.cell_lock(cell_id)
+    if not path.exists():
+        return ""
+    free = take(path, "a look")
+    if free is None:
+        return holder(path)
+    free.close()
+    return ""
+
+
+def _table(lines: Sequence[Line], name: Callable[[str], str]) -> list[RenderableType]:
+    table = plain_table()
     table.add_column("cell", no_wrap=True)
-    for head in ("status", "took", "s/iter", "fps", "box AP", "mask AP"):
+    told_tries = any(line.tries is not None for line in lines)
+    heads = ["status", *(["runs"] if told_tries else []), "took", "s/iter", "fps", "box AP", "mask AP"]
+    for head in heads:
         table.add_column(head, no_wrap=True, justify="left" if head == "status" else "right")
-    for cell_id, record in runs:
-        if record is None:
-            table.add_row(name(cell_id), Text("never run", style="dim"))
-            continue
-        table.add_row(name(cell_id), _status(record), format_s(record.duration_s), *_figures(record))
-    console.print(table)
-    for _, record in runs:
-        for line in _told(record) if record is not None else ():
-            console.print(Text(line))
+    for line in lines:
+        tries = [str(line.tries)] if told_tries else []
+        record = line.record
+        state = Text("running", style="cyan") if line.runner else _status(record)
+        if line.unpublished and not line.runner:
+            state = Text(f"{state.plain}, not published", style="yellow")
+        figures = [format_s(record.duration_s), *_figures(record)] if record and not line.runner else []
+        table.add_row(name(line.cell_id), state, *tries, *figures)
+    running = [Text(f"{line.cell_id}: running: {line.runner}") for line in lines if line.runner]
+    return [*running, table, *(Text(text) for line in lines for text in _told(line))]
+
+
+def _print(console: Console, *parts: RenderableType) -> None:
+    for part in parts:
+        console.print(part)
 
 
 def _marked_noisy(record: Record) -> bool:
@@ -53,13 +113,20 @@ def _marked_noisy(record: Record) -> bool:
     return bool(record.noise) and record.status != "quarantined"
 
 
-def _status(record: Record) -> Text:
+def _status(record: Record | None) -> Text:
+    if record is None:
+        return Text("never run", style="dim")
     noisy = _marked_noisy(record)
     style = "yellow" if noisy and record.status == "succeeded" else STYLE.get(record.status, "red")
     return Text(f"{record.status}, noisy" if noisy else record.status, style=style)
 
 
-def _told(record: Record) -> Iterator[str]:
+def _told(line: Line) -> Iterator[str]:
+    record = line.record
+    if record is None or line.runner:
+        return
+    if line.unpublished:
+        yield f"{line.cell_id}: {line.unpublished.status}: {line.unpublished.reason}"
     if record.status != "succeeded":
         yield f"{record.cell_id}: {record.status}: {record.reason}\n    log: {record.files['log']}"
     if _marked_noisy(record):

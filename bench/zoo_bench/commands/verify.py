@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from zoo_bench import preflight
-from zoo_bench.benches import make_setting, prepare_benches
+from zoo_bench.benches import make_runner, make_setting, prepare_benches
 from zoo_bench.commands.render import render_from
 from zoo_bench.display import Pace, download_bar, make_display
 from zoo_bench.document import DocumentOptions, options_of
@@ -19,9 +19,9 @@ from zoo_bench.errors import EXIT_DIFFERS, EXIT_INTERRUPTED, EXIT_OK, ConfigErro
 from zoo_bench.evaluate_again import Again, differing, plan_again, rows_with_ap
 from zoo_bench.interrupts import held_back
 from zoo_bench.links import FetchError, download_links, fetch, published_files
+from zoo_bench.locks import holder, take
 from zoo_bench.machine import describe_machine
 from zoo_bench.record import PublishedFile
-from zoo_bench.runner import attempt
 from zoo_bench.session import Asked, Session
 from zoo_bench.store import new_run_id
 from zoo_bench.verify import Change, changes, diff, links
@@ -95,9 +95,12 @@ def _evaluated(session: Session, wanted: Mapping[str, Again]) -> list[str] | Non
     preflight.check(session, [(cell.cell, cell.phases) for cell in planned], machine)
     benches, setting = prepare_benches(session, planned, machine, console), make_setting(session, machine)
     kept = session.workspace.state / "verify"
-    shutil.rmtree(kept, ignore_errors=True)
-    kept.mkdir(parents=True)
-    with tempfile.TemporaryDirectory(dir=kept, prefix="models-") as name:
+    lock = take(kept / "verify.lock", "verify --evaluate")
+    if lock is None:
+        raise ConfigError(f"published models are being evaluated here by {holder(kept / 'verify.lock')}", "wait for it")
+    for folder in kept.glob("*/"):  # logs of what an earlier one found
+        shutil.rmtree(folder, ignore_errors=True)
+    with lock, tempfile.TemporaryDirectory(dir=kept, prefix="models-") as name:
         models = {cell_id: Path(name) / f"{again.model.sha256}.safetensors" for cell_id, again in wanted.items()}
         missed = _fetched(session, {cell_id: (again.model, models[cell_id]) for cell_id, again in wanted.items()})
         lost = [f"{cell_id}: {why}" for cell_id, why in missed.items()]
@@ -105,10 +108,10 @@ def _evaluated(session: Session, wanted: Mapping[str, Again]) -> list[str] | Non
         with make_display(console, Pace(planned, {}), session.name) as display, held_back() as presses:
             for cell_id, again in here.items():
                 this, folder = replace(setting, given_model=models[cell_id]), kept / new_run_id()
-                record = attempt(again.planned, benches[cell_id], this, display, presses, folder)
-                display.cell_ended(record, again=False)
-                if presses.count:
+                record = make_runner(session, benches, this, display).once(again.planned, folder, presses, trial=False)
+                if record is None or presses.count:
                     return None
+                display.cell_ended(record, again=False)
                 wrong = differing(again, record)
                 lost += [f"{cell_id}: {what}" for what in wrong]
                 if not wrong:  # else its log is of use

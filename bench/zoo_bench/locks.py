@@ -1,0 +1,107 @@
+"""What only one runner may have at a time: a cell, a GPU. The kernel lets go of a lock when its process ends, however.
+
+Beside each lock lies a note of who holds it, for those who wait. A note without a lock means nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from zoo_bench.errors import StoreError
+from zoo_bench.machine import GpuDevice
+
+VARIABLE = "ZOO_BENCH_LEASES"
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Something that others hold: what it is, and who they are."""
+
+    what: str
+    by: str
+
+
+def take(path: Path, purpose: str) -> ExitStack | None:
+    """Take a lock without waiting; None where somebody else has it. Leaving the stack, or its process's end, frees it.
+
+    Raises:
+        StoreError: the lock's folder cannot be written.
+    """
+    lock = FileLock(path, mode=0o666)  # of a machine's GPUs several users take turns
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be locked: {error.strerror or error}", "mend the permissions") from None
+    stack = ExitStack()
+    stack.callback(lock.release)
+    note = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S"), "for": purpose}
+    with suppress(OSError):  # it only tells
+        _note(path).write_text(json.dumps(note), encoding="utf-8")
+    return stack
+
+
+def holder(path: Path) -> str:
+    """Say who holds a lock, as far as that is known."""
+    try:
+        note = json.loads(_note(path).read_text(encoding="utf-8"))
+        return f"process {note['pid']} on {note['host']}, since {note['since']}, for {note['for']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def _note(path: Path) -> Path:
+    return path.with_suffix(".holder")
+
+
+@dataclass(frozen=True)
+class Leases:
+    """The GPUs of this machine, shared by all runners on it: one lock for each, by its UUID."""
+
+    folder: Path
+
+    @classmethod
+    def of_machine(cls) -> Leases:
+        """Those that everybody on the machine knows; $ZOO_BENCH_LEASES names another folder."""
+        named = os.environ.get(VARIABLE)
+        return cls(Path(named) if named else Path(tempfile.gettempdir()) / "zoo-bench-gpus")
+
+    def take(
+        self, count: int, candidates: Sequence[GpuDevice], purpose: str
+    ) -> tuple[ExitStack, tuple[int, ...]] | list[Taken]:
+        """Take `count` of the GPUs, or none: then who has those that are not free. Returns their indices."""
+        self._share()
+        stack, mine, others = ExitStack(), list[int](), list[Taken]()
+        for gpu in candidates:
+            if len(mine) == count:
+                break
+            path = self.folder / f"{gpu.uuid}.lock"
+            taken = take(path, purpose)
+            if taken is None:
+                others.append(Taken(f"GPU {gpu.index}", holder(path)))
+            else:
+                stack.enter_context(taken)
+                mine.append(gpu.index)
+        if len(mine) == count:
+            return stack, tuple(mine)
+        stack.close()
+        return others
+
+    def _share(self) -> None:
+        """Make the folder, in which every user may take locks and nobody may remove another's."""
+        if not self.folder.is_dir():
+            with suppress(OSError):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self.folder.chmod(0o1777)
