@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -207,3 +208,17 @@ def test_two_runners_try_cells_one_after_the_other(zoo: Zoo) -> None:
     assert sum("waiting for the trials of this workspace" in text for text in said) <= 1
     assert sum(text.count("(trial)") for text in said) == 2, "each cell was tried once"
     assert len(trained(zoo.records)) == 2
+
+
+def test_ctrl_c_before_the_next_try_ends_the_run(zoo: Zoo) -> None:
+    zoo.options(fault={"phase": "train", "at": 2, "kind": "error"})
+    zoo.change({"profiles": {"quick": {"set": {"retry": {"failed": 3, "backoff_s": 600}}}}})
+    running = start(zoo, *RETINANET)
+    while not zoo.records:
+        assert running.poll() is None
+        time.sleep(0.05)
+    time.sleep(1)
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert [record.status for record in zoo.records] == ["failed"]

@@ -193,9 +193,10 @@ def verify(
 ) -> int:
     """Check that a published document still equals the store; when it does not, exit 1 with a diff.
 
-    It names every value that was edited by hand, is stale, or was copied from another row. Logs and models need
-    not be there, so it runs in a clean clone: `zoo-bench verify MODEL_ZOO.md`. With --links it also fails when a
-    published model or log is gone, forbidden or changed; with --evaluate, when a model has another AP.
+    It names every value that was edited by hand, is stale, or was copied from another row. Logs and models
+    need not be there, so it runs in a clean clone: `zoo-bench verify MODEL_ZOO.md`. With --links it also
+    fails when a published model or log is gone, forbidden or changed; with --evaluate, when a model has
+    another AP.
     """
     from zoo_bench.commands.verify import verify as command
     from zoo_bench.session import Asked

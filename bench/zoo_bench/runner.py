@@ -127,6 +127,8 @@ class Runner:
                     return record
                 tries[record.status] += 1
                 _pause(pause_s, presses)
+                if presses.count:
+                    return record
                 pause_s *= 2
                 planned = rest
 

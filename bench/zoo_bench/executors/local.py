@@ -78,8 +78,9 @@ def run_job(job: Job, on_event: Callable[[Event], None], presses: Presses) -> Ou
         assert process.stdout is not None  # launch asks for a pipe
         log = WorkerLog(process.stdout, job.paths.log)
         log.start()
-        guardian = Guardian(process.pid)
+        guardian: Guardian | None = None
         try:
+            guardian = Guardian(process.pid)
             sampler.watch(process.pid)
             while process.poll() is None and presses.count == before and stream.problem is None and overdue is None:
                 stream.drain()
@@ -89,7 +90,8 @@ def run_job(job: Job, on_event: Callable[[Event], None], presses: Presses) -> Ou
                 overdue = replace(overdue, stacks=dump_stacks(process.pid, job.paths.stacks))
         finally:
             stop(process, presses)  # whatever went wrong here, the worker must not stay
-            guardian.dismiss()
+            if guardian is not None:
+                guardian.dismiss()
             log.finish()
     stream.drain()
     return Outcome(
