@@ -18,7 +18,7 @@ def build(name, min_size, max_size, norm=FrozenBatchNorm2d, trainable=3):
     if name == "retinanet_fpn":
         top = LastLevelP6P7(256, 256)
         backbone = _resnet_fpn_extractor(body, trainable, returned_layers=[2, 3, 4], extra_blocks=top)
-        return RetinaNet(backbone, CLASSES, **sizes)
+        return RetinaNet(backbone, CLASSES, detections_per_img=100, **sizes)  # as the others, and as ours
     detector = MaskRCNN if name == "mask-rcnn_fpn" else FasterRCNN
     return detector(_resnet_fpn_extractor(body, trainable), CLASSES, **sizes)
 
