@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -74,8 +75,12 @@ def test_a_worker_that_makes_no_progress_is_ended_and_its_stacks_are_kept(zoo: Z
     assert record.reason.startswith("no progress for 2 s, after ")
     assert "its processes then stood as in results/runs/" in record.reason
     stacks = (zoo.root / record.files["stacks"]).read_text(encoding="utf-8")
-    assert "fault (train.py:" in stacks
-    assert f"{phase} (train.py:" in stacks
+    if "its own account is in its log" in stacks:  # where py-spy may not look into other processes
+        log = (zoo.root / record.files["log"]).read_text(encoding="utf-8")
+        assert re.search(r'train.py", line \d+ in fault\n', log)
+    else:
+        assert "fault (train.py:" in stacks
+        assert f"{phase} (train.py:" in stacks
     assert record.phases_done == PHASES[: PHASES.index(phase)]
 
 
