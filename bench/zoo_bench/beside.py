@@ -25,7 +25,7 @@ from zoo_bench.layout import lay_out
 from zoo_bench.matrix import Matrix
 from zoo_bench.provenance import gpu_lines, gpus_used
 from zoo_bench.published import COMPARED, PUBLISHED_PRECISION, PublishedRow, Throughput, ThroughputRow, Zoo
-from zoo_bench.record import Record
+from zoo_bench.record import Record, by_cell
 from zoo_bench.scaling import images_an_iteration
 from zoo_bench.table import Column, Row, build_row
 from zoo_bench.units import as_printed, per_second, written
@@ -79,10 +79,13 @@ def _by_detector(
 ) -> Iterator[tuple[str, bool, dict[str, Row]]]:
     """Give every detector's title, whether it has masks, and its rows by name; of several backends they say whose."""
     chosen, _ = matrix.profile(profile)
-    layout = lay_out(matrix, DocumentOptions(profile, tables="together"))
+    layout, runs = lay_out(matrix, DocumentOptions(profile, tables="together")), by_cell(records)
     for part in layout.parts:
         for detector, cells in part.tables.items():
-            rows = {_name(matrix, cell, mixed=layout.mixed): build_row(cell, chosen, records) for cell in cells}
+            rows = {
+                _name(matrix, cell, mixed=layout.mixed): build_row(cell, chosen, runs.get(cell.id, ()))
+                for cell in cells
+            }
             yield matrix.detectors[detector].title, matrix.detectors[detector].masks, rows
 
 

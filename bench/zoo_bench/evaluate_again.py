@@ -11,7 +11,7 @@ from zoo_bench.figures import figure
 from zoo_bench.layout import lay_out
 from zoo_bench.matrix import Matrix
 from zoo_bench.plan import PlannedCell, fingerprint
-from zoo_bench.record import Checkpoint, PublishedFile, Record
+from zoo_bench.record import Checkpoint, PublishedFile, Record, by_cell
 from zoo_bench.table import Column, Row, build_row
 from zoo_bench.units import COLUMN_HEADS, written
 
@@ -33,7 +33,8 @@ class Again:
 def rows_with_ap(matrix: Matrix, records: Sequence[Record], options: DocumentOptions) -> list[Row]:
     """Return the rows of a document that print an AP."""
     name, _ = matrix.profile(options.profile)
-    rows = (build_row(cell, name, records) for cell in lay_out(matrix, options).cells)
+    runs = by_cell(records)
+    rows = (build_row(cell, name, runs.get(cell.id, ())) for cell in lay_out(matrix, options).cells)
     return [row for row in rows if any(column in row.sources for column in SCORES)]
 
 

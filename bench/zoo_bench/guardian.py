@@ -32,7 +32,7 @@ class Guardian:
 
     def dismiss(self) -> None:
         """Tell it that the job has ended."""
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # it was killed, or is: nothing is left to guard
             self._process.communicate(b".", timeout=PATIENCE_S)
 
 
@@ -42,7 +42,7 @@ def guard(group: int) -> None:
         return
     for number in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + PATIENCE_S
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # the group has gone
             os.killpg(group, number)
             while time.monotonic() < deadline:
                 os.killpg(group, 0)

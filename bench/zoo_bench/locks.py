@@ -102,6 +102,6 @@ class Leases:
     def _share(self) -> None:
         """Make the folder, in which every user may take locks and nobody may remove another's."""
         if not self.folder.is_dir():
-            with suppress(OSError):
+            with suppress(OSError):  # `take` says what is wrong with it
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self.folder.chmod(0o1777)

@@ -18,8 +18,7 @@ import numpy as np
 from zoo_bench.events import Event, ended_s
 from zoo_bench.measurements import AllocatorPeak, GpuMemory, Memory
 from zoo_bench.telemetry import Floats, GpuSeries, ProcessSeries, Telemetry, floats
-
-GIB = 2**30
+from zoo_bench.units import gigabytes
 
 
 def training_end_s(events: Sequence[Event]) -> float:
@@ -56,7 +55,7 @@ def peaks(found: Memory | None) -> str:
         return "no peak is known"
     held = [(f"GPU {gpu.index}", gpu.nvml_process_bytes or gpu.nvml_used_bytes) for gpu in found.gpus]
     held.append(("host", found.host_bytes))
-    known = [f"{where} {count / GIB:.2f} GB" for where, count in held if count is not None]
+    known = [f"{where} {gigabytes(count, 2)} GB" for where, count in held if count is not None]
     return f"peak: {', '.join(known)}" if known else "no peak is known"
 
 

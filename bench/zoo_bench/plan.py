@@ -23,7 +23,7 @@ class PlannedCell:
     """A cell, the phases that are left to run (none: it is fresh), why, and the checkpoint they would start from.
 
     `anew`: also a training that was interrupted begins again. `training_log`: of the run that made the checkpoint,
-    relative to the workspace.
+    relative to the workspace. `unpublished`: it was to be published, and has no model here that could be.
     """
 
     cell: Cell
@@ -34,6 +34,7 @@ class PlannedCell:
     checkpoint: Checkpoint | None
     training_log: str | None = None
     anew: bool = False
+    unpublished: bool = False
 
     @property
     def worker_phases(self) -> tuple[Phase, ...]:
@@ -116,12 +117,13 @@ def _plan_cell(cell: Cell, inputs: Inputs, earlier: Sequence[Record], request: R
     done = _done(same, request.destination)
     left = wanted if request.force else tuple(phase for phase in wanted if phase not in done)
     if wanted == ("publish",) and "train" not in done:  # what was trained is published, and the others are not begun
-        return PlannedCell(cell, inputs, mark, (), "not published: not trained yet", None)
+        return PlannedCell(cell, inputs, mark, (), "not published: not trained yet", None, unpublished=True)
     trained = done.get("train") if request.checkpoint is None else None
     checkpoint = request.checkpoint or _checkpoint(trained, request.available)
     if left == ("publish",) and trained is not None and checkpoint is None:
         # A finished cell is not trained for days once more only because its files moved.
-        return PlannedCell(cell, inputs, mark, (), f"not published: the model of run {trained.run_id} is gone", None)
+        gone = f"not published: the model of run {trained.run_id} is gone"
+        return PlannedCell(cell, inputs, mark, (), gone, None, unpublished=True)
     if left and "train" not in left and checkpoint is None:
         if "train" not in wanted:
             raise ConfigError(

@@ -178,14 +178,7 @@ class Retry(Strict):
 
     def limit(self, status: str) -> int:
         """Return how often; never for a run that succeeded or that somebody stopped."""
-        return {
-            "quarantined": self.quarantined,
-            "hung": self.hung,
-            "timed_out": self.timed_out,
-            "out_of_memory": self.out_of_memory,
-            "diverged": self.diverged,
-            "failed": self.failed,
-        }.get(status, 0)
+        return int(getattr(self, status, 0))
 
 
 class CellValues(Strict):

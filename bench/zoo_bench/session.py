@@ -147,7 +147,7 @@ class Session:
 
     def replan(self, planned: PlannedCell) -> PlannedCell:
         """Decide once more what is left of a cell, by what is in the store now; what it is made from stays."""
-        records = self.store.load().records
+        records = self.store.load(planned.cell.id).records
         return make_plan((planned.cell,), {planned.cell.id: planned.inputs}, records, self._request(records))[0]
 
     def _request(self, records: Sequence[Record]) -> Request:
@@ -155,7 +155,7 @@ class Session:
         return Request(
             phases=parse_phases(self.asked.phases),
             force=self.asked.force,
-            checkpoint=self._given_checkpoint(),
+            checkpoint=self._given_checkpoint,
             available=frozenset(file for file in left_behind if (self.workspace.root / file).is_file()),
             destination=self.destination,
         )
@@ -180,6 +180,7 @@ class Session:
             for cell in self.cells
         }
 
+    @cached_property
     def _given_checkpoint(self) -> Checkpoint | None:
         file = self.asked.checkpoint
         if file is None:

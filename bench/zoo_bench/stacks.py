@@ -26,7 +26,7 @@ def dump_stacks(worker: int, path: Path) -> bool:
     """
     parts: list[str] = []
     for process in _processes(worker)[:MOST_PROCESSES]:
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(psutil.Error):  # it has ended
             parts.append(f"process {process.pid}: {' '.join(process.cmdline())}\n{_stack(process)}\n")
     with contextlib.suppress(OSError):  # a full disk must not keep the job from being ended
         path.write_text("\n".join(parts), encoding="utf-8")

@@ -95,11 +95,11 @@ class Store:
             ) from None
         return path
 
-    def load(self) -> Contents:
-        """Read every record. A file that is no record is named in `problems` and otherwise passed over."""
+    def load(self, cell_id: str = "*/*") -> Contents:
+        """Read every record, or those of one cell. A file that is none is named in `problems` and passed over."""
         records: list[Record] = []
         problems: list[str] = []
-        names = glob.glob("*/*/*.json", root_dir=self.root)
+        names = glob.glob(f"{cell_id}/*.json", root_dir=self.root)
         for name in sorted(name for name in names if name.partition("/")[0] not in NOT_RECORDS):
             try:
                 records.append(_read(self.root / name))

@@ -40,11 +40,10 @@ def run(asked: Asked, *, dry_run: bool, trial: bool = True) -> int:
     left = [cell for cell in planned if not cell.fresh]
     for cell in planned:
         if cell.fresh:
-            told = cell.reason if cell.reason.startswith("not published") else f"fresh ({cell.reason})"
+            told = cell.reason if cell.unpublished else f"fresh ({cell.reason})"
             console.print(f"{cell.cell.id}: {told}", markup=False, highlight=False, soft_wrap=True)
     if not left:
-        unpublished = any(cell.reason.startswith("not published") for cell in planned)
-        again = "" if unpublished else "; --force runs the cells again"
+        again = "" if any(cell.unpublished for cell in planned) else "; --force runs the cells again"
         console.print(f"nothing to do{again}", markup=False)
         return EXIT_OK
     machine = describe_machine(session.machine.name)
