@@ -93,6 +93,7 @@ MEMORY_SIGNS = (
 HEARTBEAT_S = 5.0
 PARENT_S = 1.0  # between looks whether the harness is still there
 ORPHAN_PATIENCE_S = 5.0
+STDERR = 2
 
 
 class WorkerError(Exception):
@@ -226,8 +227,10 @@ def run(main: Callable[[Dict[str, Any], EventWriter], None], argv: Optional[List
     events = EventWriter(job["paths"]["events"])
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _raise_stopped)
-    faulthandler.enable()  # a crash in native code leaves its stack in the log
-    faulthandler.register(signal.SIGUSR1)  # and so does the harness's question where everybody stands
+    # By its number, since sys.stderr may be an object without one: a crash in native code leaves its stack in
+    # the log, and so does the harness's question where everybody stands.
+    faulthandler.enable(STDERR)
+    faulthandler.register(signal.SIGUSR1, STDERR)
     try:
         with Heartbeat(events):
             main(job, events)
