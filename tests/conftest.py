@@ -95,7 +95,7 @@ class Zoo:
         """The records in the store, oldest first."""
         contents = Store(self.root / "results").load()
         assert contents.problems == ()
-        return contents.records
+        return tuple(map(contents.runs.read, contents.runs.summaries))
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def test_a_record_that_cannot_be_is_passed_over(
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(document) if path else str(value), encoding="utf-8")
     contents = Store(tmp_path).load()
-    assert contents.records == ()
+    assert contents.runs.summaries == ()
     assert contents.problems[0].startswith(f"{file}: {words}")
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zoo_bench.cell import Cell
+from zoo_bench.columns import Column
 from zoo_bench.document import DocumentOptions
 from zoo_bench.figures import (
     COUNT_TEXT,
@@ -25,9 +26,10 @@ from zoo_bench.layout import lay_out
 from zoo_bench.matrix import Matrix
 from zoo_bench.provenance import gpu_lines, gpus_used
 from zoo_bench.published import COMPARED, PUBLISHED_PRECISION, PublishedRow, Throughput, ThroughputRow, Zoo
-from zoo_bench.record import Record, by_cell
+from zoo_bench.record import Record
+from zoo_bench.runs import Runs
 from zoo_bench.scaling import images_an_iteration
-from zoo_bench.table import Column, Row, build_row
+from zoo_bench.table import Row, build_row
 from zoo_bench.units import as_printed, per_second, written
 
 OURS = "ours"
@@ -63,29 +65,22 @@ class Comparison:
     lines: tuple[Line, ...]
 
 
-def put_beside(
-    matrix: Matrix, profile: str | None, records: Sequence[Record], zoos: Sequence[Zoo]
-) -> Iterator[Comparison]:
+def put_beside(matrix: Matrix, profile: str | None, runs: Runs, zoos: Sequence[Zoo]) -> Iterator[Comparison]:
     """Make the table of every detector that at least one source has a row for."""
-    for title, masks, rows in _by_detector(matrix, profile, records):
+    for title, masks, rows in _by_detector(matrix, profile, runs):
         columns = tuple(column for column in COMPARED if column != "mask_ap" or masks)
         lines = [line for name, row in rows.items() for line in _lines(name, row, columns, zoos)]
         if lines:
             yield Comparison(title, columns, tuple(lines))
 
 
-def _by_detector(
-    matrix: Matrix, profile: str | None, records: Sequence[Record]
-) -> Iterator[tuple[str, bool, dict[str, Row]]]:
+def _by_detector(matrix: Matrix, profile: str | None, runs: Runs) -> Iterator[tuple[str, bool, dict[str, Row]]]:
     """Give every detector's title, whether it has masks, and its rows by name; of several backends they say whose."""
     chosen, _ = matrix.profile(profile)
-    layout, runs = lay_out(matrix, DocumentOptions(profile, tables="together")), by_cell(records)
+    layout = lay_out(matrix, DocumentOptions(profile, tables="together"))
     for part in layout.parts:
         for detector, cells in part.tables.items():
-            rows = {
-                _name(matrix, cell, mixed=layout.mixed): build_row(cell, chosen, runs.get(cell.id, ()))
-                for cell in cells
-            }
+            rows = {_name(matrix, cell, mixed=layout.mixed): build_row(cell, chosen, runs) for cell in cells}
             yield matrix.detectors[detector].title, matrix.detectors[detector].masks, rows
 
 
@@ -188,10 +183,10 @@ def hardware_text(zoo: Zoo) -> str:
 
 
 def throughput_beside(
-    matrix: Matrix, profile: str | None, records: Sequence[Record], sources: Sequence[Throughput]
+    matrix: Matrix, profile: str | None, runs: Runs, sources: Sequence[Throughput]
 ) -> Iterator[Comparison]:
     """Make the tables of training throughput, images a second and GPU, of the detectors that a source speaks of."""
-    for title, _, rows in _by_detector(matrix, profile, records):
+    for title, _, rows in _by_detector(matrix, profile, runs):
         lines = [line for name, row in rows.items() for line in _throughput_lines(name, row, sources)]
         if lines:
             yield Comparison(f"{title}: training throughput", ("images/s per GPU", "on"), tuple(lines))

@@ -53,16 +53,16 @@ def complete_sides(incomplete: str) -> list[str]:
     from zoo_bench.published import source_names
     from zoo_bench.session import Asked, Session
 
-    records = Session.open(Asked()).contents.records
-    backends = (backend_of(record.cell_id) for record in records)
-    machines = (str(record.machine.get("name") or "") for record in records)
+    runs = Session.open(Asked()).runs.summaries
+    backends = (backend_of(run.cell_id) for run in runs)
+    machines = (run.machine[0] for run in runs)
     return _beginning(incomplete, [*_runs(), *backends, *filter(None, machines), *source_names()])
 
 
 def _runs() -> list[str]:
     from zoo_bench.session import Asked, Session
 
-    return [record.run_id for record in Session.open(Asked()).contents.records]
+    return [run.run_id for run in Session.open(Asked()).runs.summaries]
 
 
 def _beginning(incomplete: str, words: Iterable[str]) -> list[str]:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from zoo_bench.cell import recipe_values
+from zoo_bench.columns import HAS, WITH_ENERGY, Column
 from zoo_bench.figures import DEFAULT_MEMORY, NOTHING, Figure, figure
 from zoo_bench.measurements import Interval
 from zoo_bench.noise import describe
 from zoo_bench.provenance import revision_text, unequal_traits
 from zoo_bench.recipe import differences
 from zoo_bench.record import Record
-from zoo_bench.table import HAS, WITH_ENERGY, Column
 
 Verdict = Literal["within noise", "differs", ""]
 

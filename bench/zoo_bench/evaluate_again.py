@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from zoo_bench.cell import Cell
+from zoo_bench.columns import Column
 from zoo_bench.document import DocumentOptions
 from zoo_bench.figures import figure
 from zoo_bench.layout import lay_out
 from zoo_bench.matrix import Matrix
 from zoo_bench.plan import PlannedCell, fingerprint
-from zoo_bench.record import Checkpoint, PublishedFile, Record, by_cell
-from zoo_bench.table import Column, Row, build_row
+from zoo_bench.record import Checkpoint, PublishedFile, Record
+from zoo_bench.runs import Runs
+from zoo_bench.table import Row, build_row
 from zoo_bench.units import COLUMN_HEADS, written
 
 # Of COCO AP as a fraction. An evaluation gives the same but for the order of sums: what differs by more has another
@@ -30,11 +32,10 @@ class Again:
     expected: Mapping[Column, float]
 
 
-def rows_with_ap(matrix: Matrix, records: Sequence[Record], options: DocumentOptions) -> list[Row]:
+def rows_with_ap(matrix: Matrix, runs: Runs, options: DocumentOptions) -> list[Row]:
     """Return the rows of a document that print an AP."""
     name, _ = matrix.profile(options.profile)
-    runs = by_cell(records)
-    rows = (build_row(cell, name, runs.get(cell.id, ())) for cell in lay_out(matrix, options).cells)
+    rows = (build_row(cell, name, runs) for cell in lay_out(matrix, options).cells)
     return [row for row in rows if any(column in row.sources for column in SCORES)]
 
 

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
+from zoo_bench.columns import Column
 from zoo_bench.measurements import AllocatorPeak, GpuMemory, Interval, Memory
 from zoo_bench.record import Record
-
-if TYPE_CHECKING:  # table.py chooses runs by their figures
-    from zoo_bench.table import Column
 
 MemoryCount = Literal["nvml", "allocated", "reserved"]
 OverGpus = Literal["max", "rank0", "sum"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from http.client import HTTPException
 from pathlib import Path
@@ -15,7 +15,8 @@ from urllib.request import Request, urlopen
 
 from zoo_bench import __version__
 from zoo_bench.addresses import is_address
-from zoo_bench.record import PublishedFile, Record
+from zoo_bench.record import PublishedFile
+from zoo_bench.runs import Runs
 from zoo_bench.text import printable
 from zoo_bench.units import COLUMN_HEADS
 from zoo_bench.verify import links, values
@@ -37,9 +38,9 @@ def download_links(document: str) -> frozenset[str]:
     return frozenset().union(*map(links, cells))
 
 
-def published_files(records: Sequence[Record]) -> dict[str, PublishedFile]:
+def published_files(runs: Runs) -> dict[str, PublishedFile]:
     """Return every file that was published, by its address as `download_links` gives it."""
-    published = (record.published for record in records if record.published is not None)
+    published = (run.published for run in runs.summaries if run.published is not None)
     return {unquote(file.url): file for each in published for file in (each.model, each.log)}
 
 

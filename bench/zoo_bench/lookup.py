@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from zoo_bench.cell import Cell, expand, short_name
 from zoo_bench.errors import ConfigError, nearest
 from zoo_bench.matrix import Matrix
-from zoo_bench.record import Record
+from zoo_bench.runs import Summary
 from zoo_bench.selector import matches
 
 LEAST_PREFIX = len("20261123T")  # a day's runs: less would be a mistake rather than an id
@@ -22,27 +22,27 @@ class FoundCell:
     profile: str
 
 
-def find_run(word: str, records: Sequence[Record]) -> Record | None:
+def find_run(word: str, runs: Sequence[Summary]) -> Summary | None:
     """Return the run whose id is `word`, or begins with it where only one does; None when none does.
 
     Raises:
         ConfigError: several run ids begin with `word`.
     """
-    found = [record for record in records if record.run_id == word]
+    found = [run for run in runs if run.run_id == word]
     if not found and len(word) >= LEAST_PREFIX:
-        found = [record for record in records if record.run_id.startswith(word)]
+        found = [run for run in runs if run.run_id.startswith(word)]
     if len(found) > 1:
-        raise ConfigError(f"'{word}' begins the ids of {len(found)} runs", _listed([r.run_id for r in found]))
+        raise ConfigError(f"'{word}' begins the ids of {len(found)} runs", _listed([run.run_id for run in found]))
     return found[0] if found else None
 
 
-def newest_of(word: str, records: Sequence[Record]) -> Record | None:
+def newest_of(word: str, runs: Sequence[Summary]) -> Summary | None:
     """Return the newest run of the cell with this id or short name, which the matrix may have left.
 
     Raises:
         ConfigError: cells of several backends have this short name.
     """
-    found = {record.cell_id: record for record in records if word in (record.cell_id, short_name(record.cell_id))}
+    found = {run.cell_id: run for run in runs if word in (run.cell_id, short_name(run.cell_id))}
     if len(found) > 1:
         raise ConfigError(f"'{word}' is the name of {len(found)} cells that have been run", _listed(list(found)))
     return next(iter(found.values()), None)
@@ -70,12 +70,12 @@ def find_cell(word: str, matrix: Matrix, profile: str | None) -> FoundCell | Non
     return None
 
 
-def not_found(word: str, matrix: Matrix, profile: str | None, records: Sequence[Record]) -> ConfigError:
+def not_found(word: str, matrix: Matrix, profile: str | None, runs: Sequence[Summary]) -> ConfigError:
     """Return the error for a word that names nothing: it names the nearest thing that exists."""
     profiles = [profile] if profile else list(matrix.profiles)
     names = [cell.id for name in profiles for cell in expand(matrix, name)]
     names += [short_name(name) for name in names]
-    advice = nearest(word, [*names, *(record.run_id for record in records)])
+    advice = nearest(word, [*names, *(run.run_id for run in runs)])
     listing = "zoo-bench plan lists the cells; results/ holds the runs"
     return ConfigError(f"'{word}' is no cell and no run", advice if advice.startswith("did you mean") else listing)
 

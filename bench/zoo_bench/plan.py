@@ -1,4 +1,4 @@
-"""What would run, and why: cells and records -> plan. Pure functions."""
+"""What would run, and why: cells and runs -> plan. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from zoo_bench.cell import Cell, digest
 from zoo_bench.destination import Destination
 from zoo_bench.errors import ConfigError
 from zoo_bench.recipe import PHASES, WORKER_PHASES, Phase, differences
-from zoo_bench.record import Checkpoint, Inputs, Record, by_cell
+from zoo_bench.record import Checkpoint, Inputs, Record
+from zoo_bench.runs import Runs, Summary
 from zoo_bench.scaling import without_scaling
 
 # Phases are tracked one by one, beside the fingerprint; how closely a run was watched, and how often it
@@ -99,20 +100,19 @@ def fingerprint(cell: Cell, inputs: Inputs, given: Checkpoint | None) -> str:
 
 
 def make_plan(
-    cells: Sequence[Cell], inputs: Mapping[str, Inputs], records: Sequence[Record], request: Request
+    cells: Sequence[Cell], inputs: Mapping[str, Inputs], runs: Runs, request: Request
 ) -> tuple[PlannedCell, ...]:
     """Decide for every cell which phases are left to run.
 
     A phase is left unless an earlier run with the same fingerprint finished it. Training is taken over from an
     earlier run only when its checkpoint still exists.
     """
-    runs = by_cell(records)
-    return tuple(_plan_cell(cell, inputs[cell.id], runs.get(cell.id, []), request) for cell in cells)
+    return tuple(_plan_cell(cell, inputs[cell.id], runs.of(cell.id), request) for cell in cells)
 
 
-def _plan_cell(cell: Cell, inputs: Inputs, earlier: Sequence[Record], request: Request) -> PlannedCell:
+def _plan_cell(cell: Cell, inputs: Inputs, earlier: Runs, request: Request) -> PlannedCell:
     mark = fingerprint(cell, inputs, request.checkpoint)
-    same = [record for record in earlier if record.fingerprint == mark and not _spoiled(record, cell)]
+    same = [run for run in earlier.summaries if run.fingerprint == mark and not _spoiled(run, cell)]
     wanted = request.phases or cell.phases
     done = _done(same, request.destination)
     left = wanted if request.force else tuple(phase for phase in wanted if phase not in done)
@@ -136,32 +136,32 @@ def _plan_cell(cell: Cell, inputs: Inputs, earlier: Sequence[Record], request: R
     reason = _reason(cell, inputs, earlier, same, left, request)
     if "train" in left and "train" in done and not request.force:
         reason = f"the model of run {done['train'].run_id} is gone"
-    log = trained.files["log"] if trained else None
+    log = trained.log if trained else None
     return PlannedCell(cell, inputs, mark, left, reason, checkpoint if left else None, log, request.force)
 
 
-def _spoiled(record: Record, cell: Cell) -> bool:
+def _spoiled(run: Summary, cell: Cell) -> bool:
     """Tell whether a run does not count: quarantined, or kept in spite of noise that would quarantine it now."""
-    return record.status == "quarantined" or bool(record.noise and cell.trust.on_noise == "quarantine")
+    return run.status == "quarantined" or (run.noisy and cell.trust.on_noise == "quarantine")
 
 
-def _done(same: Sequence[Record], destination: Destination | None) -> dict[Phase, Record]:
+def _done(same: Sequence[Summary], destination: Destination | None) -> dict[Phase, Summary]:
     """Return, for every phase that is done, the newest run that did it.
 
     Every other phase counts only when it was done with the model of the newest training, where there is one; and
     what was published, only when it was at `destination`.
     """
-    trained = next((record for record in reversed(same) if "train" in record.phases_done), None)
-    weights = trained.checkpoint.sha256 if trained and trained.checkpoint else None
-    done: dict[Phase, Record] = {}
-    for record in same:
-        if weights is None or (record.checkpoint is not None and record.checkpoint.sha256 == weights):
-            here = record.published is not None and destination is not None and destination.holds(record.published)
-            done.update({phase: record for phase in record.phases_done if phase != "publish" or here})
+    trained = next((run for run in reversed(same) if "train" in run.phases_done), None)
+    weights = trained.weights if trained else None
+    done: dict[Phase, Summary] = {}
+    for run in same:
+        if weights is None or run.weights == weights:
+            here = run.published is not None and destination is not None and destination.holds(run.published)
+            done.update({phase: run for phase in run.phases_done if phase != "publish" or here})
     return done
 
 
-def _checkpoint(trained: Record | None, available: frozenset[str]) -> Checkpoint | None:
+def _checkpoint(trained: Summary | None, available: frozenset[str]) -> Checkpoint | None:
     found = trained.checkpoint if trained else None
     return found if found and found.file in available else None
 
@@ -169,16 +169,14 @@ def _checkpoint(trained: Record | None, available: frozenset[str]) -> Checkpoint
 def _reason(
     cell: Cell,
     inputs: Inputs,
-    earlier: Sequence[Record],
-    same: Sequence[Record],
+    earlier: Runs,
+    same: Sequence[Summary],
     left: Sequence[Phase],
     request: Request,
 ) -> str:
     if not left:
         wanted = request.phases or cell.phases
-        runs = dict.fromkeys(
-            record.run_id for phase, record in _done(same, request.destination).items() if phase in wanted
-        )
+        runs = dict.fromkeys(run.run_id for phase, run in _done(same, request.destination).items() if phase in wanted)
         return f"run {', '.join(runs)}"
     if request.force:
         return "forced"
@@ -189,9 +187,12 @@ def _reason(
         return f"{last.status} in run {last.run_id}" if last.status != "succeeded" else "not measured yet"
     if request.checkpoint:
         return "given checkpoint"
-    if earlier and earlier[-1].fingerprint == fingerprint(cell, inputs, None):  # and yet not among the same ones
-        return f"{'quarantined' if earlier[-1].status == 'quarantined' else 'noisy'} in run {earlier[-1].run_id}"
-    return _what_changed(cell, inputs, earlier[-1]) if earlier else "never run"
+    if not earlier.summaries:
+        return "never run"
+    last = earlier.summaries[-1]
+    if last.fingerprint == fingerprint(cell, inputs, None):  # and yet not among the same ones
+        return f"{'quarantined' if last.status == 'quarantined' else 'noisy'} in run {last.run_id}"
+    return _what_changed(cell, inputs, earlier.read(last))
 
 
 def _what_changed(cell: Cell, inputs: Inputs, last: Record) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -103,11 +103,6 @@ def revision_text(revision: Revision | None) -> str:
 def driver(record: Record) -> str | None:
     """Return the version of the GPU driver that a run on GPUs had."""
     return record.machine.get("driver") if int(record.cell["gpus"]) > 0 else None
-
-
-def newest_drivers(records: Iterable[Record]) -> dict[MachineKey, str]:
-    """Return the driver that the newest run on GPUs had, by machine. `records` are the whole store, oldest first."""
-    return {machine_key(record): str(driver(record)) for record in records if driver(record)}
 
 
 def staleness(record: Record, current: CurrentInputs | None, drivers: Mapping[MachineKey, str]) -> list[str]:

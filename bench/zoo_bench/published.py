@@ -11,10 +11,10 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
+from zoo_bench.columns import Column
 from zoo_bench.errors import ConfigError, nearest
 from zoo_bench.figures import OverGpus
 from zoo_bench.recipe import Name, Positive, Precision, Strict
-from zoo_bench.table import Column
 from zoo_bench.yamlfile import load_model
 
 FOLDER = Path(__file__).with_name("references")

@@ -6,7 +6,6 @@ older one lacks is read as absent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
@@ -42,6 +41,11 @@ class Checkpoint(Strict):
     bytes: int
     trained: bool
     given: bool
+
+    @property
+    def usable(self) -> bool:
+        """True of a model whose training had finished, here or elsewhere."""
+        return self.trained or self.given
 
 
 class PublishedFile(Strict):
@@ -145,11 +149,3 @@ class Record(Strict):
     def dataset(self) -> str:
         """Name of the dataset that was trained and evaluated on."""
         return str(self.cell["dataset"])
-
-
-def by_cell(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """Return the records of each cell, by its id, in the order they came in: a store has thousands, a row a few."""
-    found: dict[str, list[Record]] = {}
-    for record in records:
-        found.setdefault(record.cell_id, []).append(record)
-    return found

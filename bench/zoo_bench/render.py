@@ -9,6 +9,7 @@ from pathlib import Path
 from jinja2 import FileSystemLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from zoo_bench.columns import COLUMNS, WITH_ENERGY, Column
 from zoo_bench.document import DEFAULT_OPTIONS, DocumentOptions, comment
 from zoo_bench.errors import ConfigError
 from zoo_bench.figures import COUNT_TEXT, NOTHING, OVER_GPUS_TEXT, Figure, MemoryDefinition, figure
@@ -16,10 +17,11 @@ from zoo_bench.layout import Layout, Part, lay_out
 from zoo_bench.markdown import Footnotes, escape, link, table
 from zoo_bench.matrix import Matrix
 from zoo_bench.preamble import hardware, settings, software
-from zoo_bench.provenance import CurrentInputs, newest_drivers
-from zoo_bench.record import Record, by_cell
+from zoo_bench.provenance import CurrentInputs
+from zoo_bench.record import Record
 from zoo_bench.remarks import Ground, remarks
-from zoo_bench.table import COLUMNS, WITH_ENERGY, Column, Row, build_row
+from zoo_bench.runs import Runs
+from zoo_bench.table import Row, build_row
 from zoo_bench.units import BACKEND_HEAD, COLUMN_HEADS, HOST_MEMORY_HEAD, NAME_HEADS, PRECISION_HEAD, written
 
 TEMPLATE = "model_zoo.md.j2"
@@ -51,7 +53,7 @@ class RenderedPart:
 
 def render(
     matrix: Matrix,
-    records: Sequence[Record],
+    runs: Runs,
     template_folders: Sequence[Path],
     options: DocumentOptions = DEFAULT_OPTIONS,
     *,
@@ -61,7 +63,7 @@ def render(
     """Return the Markdown document for a profile's cells.
 
     Args:
-        records: the whole store, oldest first.
+        runs: the whole store.
         template_folders: searched in order for the template and its parts.
         available: tells whether a file that a record names (relative to the workspace) is there to be linked.
         current: by backend, what its worker would be run from now; rows made from something else are marked as stale.
@@ -72,8 +74,7 @@ def render(
     name, profile = matrix.profile(options.profile)
     layout = lay_out(matrix, options)
     columns = WITH_ENERGY if options.energy else COLUMNS
-    runs = by_cell(records)
-    rows = {cell.id: build_row(cell, name, runs.get(cell.id, ()), columns, options.memory) for cell in layout.cells}
+    rows = {cell.id: build_row(cell, name, runs, columns, options.memory) for cell in layout.cells}
     used = {
         backend: [record for row in rows.values() if row.cell.backend == backend for record in row.records]
         for backend in layout.backends
@@ -81,7 +82,7 @@ def render(
     ground = Ground(
         next((record for row in rows.values() for record in row.records), None),
         {backend: mine[0] for backend, mine in used.items() if mine},
-        newest_drivers(records),
+        runs.newest_drivers(),
         current or {},
         options.stale_marks,
     )

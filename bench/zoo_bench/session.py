@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,9 +22,10 @@ from zoo_bench.matrix import Matrix
 from zoo_bench.model_file import describe_model
 from zoo_bench.plan import PlannedCell, Request, make_plan, parse_phases
 from zoo_bench.provenance import CurrentInputs
-from zoo_bench.record import Checkpoint, Inputs, Record
+from zoo_bench.record import Checkpoint, Inputs
+from zoo_bench.runs import Runs
 from zoo_bench.selector import choose
-from zoo_bench.store import Contents, Store
+from zoo_bench.store import Store
 from zoo_bench.workspace import Workspace, bundled_root
 
 
@@ -76,15 +77,15 @@ class Session:
     @cached_property
     def store(self) -> Store:
         """The results folder."""
-        return Store(self.workspace.results)
+        return Store(self.workspace.results, self.workspace.records_index)
 
     @cached_property
-    def contents(self) -> Contents:
-        """The records; files that are no records are named on stderr."""
+    def runs(self) -> Runs:
+        """What the store holds; files that are no records are named on stderr."""
         contents = self.store.load()
         for problem in contents.problems:
             print(f"zoo-bench: passed over: {problem}", file=sys.stderr)
-        return contents
+        return contents.runs
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
@@ -142,16 +143,16 @@ class Session:
 
     def plan(self) -> tuple[PlannedCell, ...]:
         """Decide what is left to run."""
-        records = self.contents.records
-        return make_plan(self.cells, self._inputs(), records, self._request(records))
+        return make_plan(self.cells, self._inputs(), self.runs, self._request(self.runs))
 
     def replan(self, planned: PlannedCell) -> PlannedCell:
         """Decide once more what is left of a cell, by what is in the store now; what it is made from stays."""
-        records = self.store.load(planned.cell.id).records
-        return make_plan((planned.cell,), {planned.cell.id: planned.inputs}, records, self._request(records))[0]
+        runs = self.store.load_cell(planned.cell.id).runs
+        return make_plan((planned.cell,), {planned.cell.id: planned.inputs}, runs, self._request(runs))[0]
 
-    def _request(self, records: Sequence[Record]) -> Request:
-        left_behind = {r.checkpoint.file for r in records if r.checkpoint and not r.checkpoint.given}
+    def _request(self, runs: Runs) -> Request:
+        checkpoints = (run.checkpoint for run in runs.summaries)
+        left_behind = {checkpoint.file for checkpoint in checkpoints if checkpoint and not checkpoint.given}
         return Request(
             phases=parse_phases(self.asked.phases),
             force=self.asked.force,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from zoo_bench.cell import backend_of
 from zoo_bench.errors import ConfigError, nearest
 from zoo_bench.lookup import find_run
-from zoo_bench.provenance import MachineKey, machine_key, machine_line, machine_name
+from zoo_bench.provenance import MachineKey, machine_line
 from zoo_bench.record import Record
+from zoo_bench.runs import Runs
 
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2})?)?")
 
@@ -35,8 +36,8 @@ def side_of(run: Record) -> Side:
     return Side(f"run {run.run_id}{status}, {machine_line(run)}", {run.cell_id: run}, single=True)
 
 
-def find_side(word: str, records: Sequence[Record]) -> Side:
-    """Find out what `word` means: a run's id, a date, a backend, or a machine. `records` are oldest first.
+def find_side(word: str, runs: Runs) -> Side:
+    """Find out what `word` means: a run's id, a date, a backend, or a machine.
 
     Of a date (UTC; a day counts to its end), a backend and a machine, the newest run of every cell that succeeded
     counts.
@@ -44,27 +45,27 @@ def find_side(word: str, records: Sequence[Record]) -> Side:
     Raises:
         ConfigError: it means nothing, no such date, or several machines.
     """
-    run = find_run(word, records)
+    run = find_run(word, runs.summaries)
     if run is not None:
-        return side_of(run)
+        return side_of(runs.read(run))
     if DATE.fullmatch(word):
         end = _end_of(word)
-        return Side(
-            f"up to {end:%Y-%m-%d %H:%M:%S} UTC", _newest(r for r in records if r.started_unix_s < end.timestamp())
-        )
-    if word in _backends(records):
-        ours = (record for record in records if backend_of(record.cell_id) == word)
+        until = runs.only(run for run in runs.summaries if run.started_unix_s < end.timestamp())
+        return Side(f"up to {end:%Y-%m-%d %H:%M:%S} UTC", _newest(until))
+    if word in _backends(runs):
+        ours = runs.only(run for run in runs.summaries if backend_of(run.cell_id) == word)
         return Side(f"backend {word}", _newest(ours), of_backend=True)
-    machines = _machines(word, records)
+    machines = _machines(word, runs)
     if len(machines) > 1:
         raise ConfigError(
             f"'{word}' is a part of {len(machines)} machines: {'; '.join(machines.values())}",
             "write more of the one you mean, or give machines names in machine.yaml (name: ...)",
         )
     if not machines:
-        raise ConfigError(f"'{word}' is no run, date (2026-11-20), backend, machine or file", _known(word, records))
+        raise ConfigError(f"'{word}' is no run, date (2026-11-20), backend, machine or file", _known(word, runs))
     (key,) = machines
-    return Side(f"machine {machines[key]}", _newest(record for record in records if machine_key(record) == key))
+    of_machine = runs.only(run for run in runs.summaries if run.machine == key)
+    return Side(f"machine {machines[key]}", _newest(of_machine))
 
 
 def _end_of(word: str) -> datetime:
@@ -75,27 +76,34 @@ def _end_of(word: str) -> datetime:
         raise ConfigError(f"'{word}' is no date: {error}", "write it like 2026-11-20 or 2026-11-20T18:30") from None
 
 
-def _newest(records: Iterable[Record]) -> dict[str, Record]:
-    return {record.cell_id: record for record in records if record.status == "succeeded" and record.measured}
+def _newest(runs: Runs) -> dict[str, Record]:
+    newest = {run.cell_id: run for run in runs.summaries if run.status == "succeeded" and run.measured}
+    return {cell_id: runs.read(run) for cell_id, run in newest.items()}
 
 
-def _backends(records: Iterable[Record]) -> set[str]:
-    return {backend_of(record.cell_id) for record in records}
+def _backends(runs: Runs) -> set[str]:
+    return {backend_of(run.cell_id) for run in runs.summaries}
 
 
-def _machines(word: str, records: Sequence[Record]) -> dict[MachineKey, str]:
+def _lines(runs: Runs) -> dict[MachineKey, str]:
+    """Describe every machine, by the newest run there."""
+    newest = {run.machine: run for run in runs.summaries}
+    return {key: machine_line(runs.read(run)) for key, run in newest.items()}
+
+
+def _machines(word: str, runs: Runs) -> dict[MachineKey, str]:
     """Return the machines whose name is `word`; without any, those that have it in their description."""
-    described = {machine_key(record): machine_line(record) for record in records}
+    described = _lines(runs)
     named = {key: line for key, line in described.items() if key[0] == word}
     return named or {key: line for key, line in described.items() if word.lower() in line.lower()}
 
 
-def _known(word: str, records: Sequence[Record]) -> str:
-    names = {machine_name(record) for record in records} - {""}
-    advice = nearest(word, {*names, *_backends(records), *(record.run_id for record in records)})
+def _known(word: str, runs: Runs) -> str:
+    names = {run.machine[0] for run in runs.summaries} - {""}
+    advice = nearest(word, {*names, *_backends(runs), *(run.run_id for run in runs.summaries)})
     if advice.startswith("did you mean"):
         return advice
-    machines = dict.fromkeys(machine_line(record) for record in records)
-    if not machines:
+    if not runs.summaries:
         return "there is no run in the store"
-    return f"backends in the store: {', '.join(sorted(_backends(records)))}; machines: {'; '.join(machines)}"
+    machines = dict.fromkeys(_lines(runs).values())
+    return f"backends in the store: {', '.join(sorted(_backends(runs)))}; machines: {'; '.join(machines)}"

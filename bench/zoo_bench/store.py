@@ -9,13 +9,17 @@ import re
 import secrets
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from zoo_bench.errors import StoreError
 from zoo_bench.record import Record
+from zoo_bench.runs import Runs, Summary
+from zoo_bench.store_index import Known, read_index, stamp_of, write_index
 
 RUNS = "runs"
 CHECKPOINTS = "checkpoints"
@@ -41,17 +45,18 @@ def new_run_id(after: str = "") -> str:
 
 @dataclass(frozen=True)
 class Contents:
-    """All records that could be read, oldest first, and a line for each file that could not."""
+    """The runs whose records could be read, and a line for each file that is no record."""
 
-    records: tuple[Record, ...]
+    runs: Runs
     problems: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Store:
-    """The results folder of a workspace."""
+    """The results folder of a workspace. `index`: a file that spares reading every record, where one is kept."""
 
     root: Path
+    index: Path | None = None
 
     def new_run_id(self) -> str:
         """Return the id of a run that begins now; it sorts behind those of all runs that have left a folder here."""
@@ -95,17 +100,38 @@ class Store:
             ) from None
         return path
 
-    def load(self, cell_id: str = "*/*") -> Contents:
-        """Read every record, or those of one cell. A file that is none is named in `problems` and passed over."""
-        records: list[Record] = []
+    def load(self) -> Contents:
+        """Find all records. A file that is none is named in `problems` and passed over."""
+        known = read_index(self.index) if self.index else {}
+        found, problems = self._look("*/*", known)
+        if self.index and found != known:
+            write_index(self.index, found)
+        return self._contents(found, problems)
+
+    def load_cell(self, cell_id: str) -> Contents:
+        """Find the records of one cell, all of them read anew."""
+        return self._contents(*self._look(cell_id, {}))
+
+    def _look(self, cell_id: str, known: Mapping[str, Known]) -> tuple[dict[str, Known], list[str]]:
+        """Return what every file holds, by its name, and what is none; a file that is `known` is not read."""
+        found: dict[str, Known] = {}
         problems: list[str] = []
         names = glob.glob(f"{cell_id}/*.json", root_dir=self.root)
         for name in sorted(name for name in names if name.partition("/")[0] not in NOT_RECORDS):
+            path, before = self.root / name, known.get(name)
             try:
-                records.append(_read(self.root / name))
+                stamp = stamp_of(path)
+                same = before is not None and before.stamp == stamp
+                found[name] = before if before and same else Known(stamp, Summary.of(_read(path)))
             except (OSError, ValueError) as error:
-                problems.append(f"{self.root / name}: {_first_line(error)}")
-        return Contents(tuple(sorted(records, key=lambda record: record.run_id)), tuple(problems))
+                problems.append(f"{path}: {_first_line(error)}")
+        return found, problems
+
+    def _contents(self, found: Mapping[str, Known], problems: Sequence[str]) -> Contents:
+        names = {known.run.run_id: name for name, known in found.items()}
+        read = cache(lambda run_id: read_record(self.root / names[run_id]))
+        ordered = sorted((known.run for known in found.values()), key=lambda run: run.run_id)
+        return Contents(Runs(tuple(ordered), lambda run: read(run.run_id)), tuple(problems))
 
 
 def read_record(path: Path) -> Record:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zoo_bench.table import Column
+from zoo_bench.columns import Column
 
 GIB = 2**30
 # The columns that name a row; precision and backend only where a document has others than the usual, or several.

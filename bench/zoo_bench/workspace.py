@@ -88,6 +88,11 @@ class Workspace:
         """What workers made of annotation files."""
         return self.state / "index"
 
+    @property
+    def records_index(self) -> Path:
+        """The summaries of all records."""
+        return self.state / "records.json"
+
 
 def _current_folder() -> Path:
     try:

@@ -7,16 +7,17 @@ from pathlib import Path
 
 from zoo_bench.beside import Comparison, hardware_text, put_beside, throughput_beside
 from zoo_bench.cell import short_name
+from zoo_bench.columns import Column
 from zoo_bench.compare import Compared, compare_figures, unlike
 from zoo_bench.errors import EXIT_OK, ConfigError
 from zoo_bench.figures import Figure
 from zoo_bench.printers import Printer, make_printer
 from zoo_bench.published import Source, Zoo, load_published
 from zoo_bench.record import Record
+from zoo_bench.runs import Runs
 from zoo_bench.session import Asked, Session
 from zoo_bench.sides import Side, find_side, side_of
 from zoo_bench.store import read_record
-from zoo_bench.table import Column
 from zoo_bench.units import HOST_MEMORY_HEAD, SHORT_HEADS, percent_change, written
 
 
@@ -25,8 +26,8 @@ def compare(asked: Asked, a: str, b: str, *, markdown: bool) -> int:
     session = Session.open(asked)
     if asked.profile is not None:
         session.matrix.profile(asked.profile)
-    records = [record for record in session.contents.records if asked.profile in (None, record.profile)]
-    left, right = _side(a, records), _side(b, records)
+    runs = session.runs.only(run for run in session.runs.summaries if asked.profile in (None, run.profile))
+    left, right = _side(a, runs), _side(b, runs)
     pairs = _pairs(left, right)
     printer = make_printer(markdown=markdown)
     printer.text(f"A: {left.label}")
@@ -45,7 +46,7 @@ def compare_published(asked: Asked, source: str | None, *, markdown: bool) -> in
     """Print our figures beside those of other zoos, a table a detector, with a mark where they are not of one kind."""
     session = Session.open(asked)
     zoos, throughput = load_published(source)
-    arguments = (session.matrix, asked.profile, session.contents.records)
+    arguments = (session.matrix, asked.profile, session.runs)
     printer = make_printer(markdown=markdown)
     for comparison in (*put_beside(*arguments, zoos), *throughput_beside(*arguments, throughput)):
         _print_comparison(printer, comparison)
@@ -54,9 +55,9 @@ def compare_published(asked: Asked, source: str | None, *, markdown: bool) -> in
     return EXIT_OK
 
 
-def _side(word: str, records: Sequence[Record]) -> Side:
+def _side(word: str, runs: Runs) -> Side:
     path = Path(word)
-    return side_of(read_record(path)) if path.is_file() else find_side(word, records)
+    return side_of(read_record(path)) if path.is_file() else find_side(word, runs)
 
 
 def _pairs(a: Side, b: Side) -> dict[str, tuple[Record, Record]]:

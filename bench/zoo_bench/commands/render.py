@@ -26,7 +26,7 @@ def render_from(session: Session, options: DocumentOptions, available: Callable[
     current = {backend: session.current(backend) for backend in backends}
     return render_document(
         session.matrix,
-        session.contents.records,
+        session.runs,
         session.template_folders,
         options,
         available=available,

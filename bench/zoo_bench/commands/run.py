@@ -92,9 +92,7 @@ def _try(
 def _run(
     session: Session, left: Sequence[PlannedCell], benches: dict[str, Bench], setting: Setting, console: Console
 ) -> tuple[list[Record], bool]:
-    earlier = session.contents.records
-    expected_s = {
-        record.cell_id: record.duration_s for record in earlier if record.status == "succeeded" and record.measured
-    }
+    earlier = session.runs.summaries
+    expected_s = {run.cell_id: run.duration_s for run in earlier if run.status == "succeeded" and run.measured}
     with make_display(console, Pace(left, expected_s), session.name) as display:
         return make_runner(session, benches, setting, display).run(left)

@@ -14,6 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from zoo_bench.columns import COLUMNS, HAS, WITH_ENERGY, Column
 from zoo_bench.display import format_s
 from zoo_bench.errors import EXIT_OK
 from zoo_bench.figures import DEFAULT_MEMORY, Figure
@@ -25,7 +26,6 @@ from zoo_bench.provenance import (
     cpu_line,
     gpu_lines,
     machine_name,
-    newest_drivers,
     revision_text,
     staleness,
 )
@@ -33,7 +33,7 @@ from zoo_bench.record import Published, Record
 from zoo_bench.remarks import Ground, remarks
 from zoo_bench.render import definition_text, row_figure
 from zoo_bench.session import Asked, Session
-from zoo_bench.table import COLUMNS, HAS, WITH_ENERGY, Column, build_row
+from zoo_bench.table import build_row
 from zoo_bench.units import (
     COLUMN_HEADS,
     HOST_MEMORY_HEAD,
@@ -88,24 +88,25 @@ def show(asked: Asked, word: str, *, as_json: bool) -> int:
 
 
 def _view(session: Session, word: str) -> View:
-    records, profile = session.contents.records, session.asked.profile
-    run = find_run(word, records)
+    runs, profile = session.runs, session.asked.profile
+    run = find_run(word, runs.summaries)
     if run is not None:
-        return _view_of_run(session, run)
+        return _view_of_run(session, runs.read(run))
     found = find_cell(word, session.matrix, profile)
     if found is None:
-        run = newest_of(word, records)
+        run = newest_of(word, runs.summaries)
         if run is None:
-            raise not_found(word, session.matrix, profile, records)
-        return _view_of_run(session, run)
-    row = build_row(found.cell, found.profile, records, WITH_ENERGY)
-    runs = row.records or ((row.attempt,) if row.attempt else ())
-    if not runs or runs[0].status == "quarantined":
-        return _view_without_runs(found, newest_of(found.cell.id, records))
+            raise not_found(word, session.matrix, profile, runs.summaries)
+        return _view_of_run(session, runs.read(run))
+    row = build_row(found.cell, found.profile, runs, WITH_ENERGY)
+    shown = row.records or ((row.attempt,) if row.attempt else ())
+    if not shown or shown[0].status == "quarantined":
+        newest = newest_of(found.cell.id, runs.summaries)
+        return _view_without_runs(found, runs.read(newest) if newest else None)
     current = session.current(found.cell.backend)
-    ground = Ground(drivers=newest_drivers(records), current={found.cell.backend: current} if current else {})
+    ground = Ground(drivers=runs.newest_drivers(), current={found.cell.backend: current} if current else {})
     said = tuple(remarks(row, ground))
-    return View(f"{found.cell.id}, profile {found.profile}", row.sources, runs, found.cell.masks, said, row.published)
+    return View(f"{found.cell.id}, profile {found.profile}", row.sources, shown, found.cell.masks, said, row.published)
 
 
 def _view_without_runs(found: FoundCell, newest: Record | None) -> View:
@@ -120,7 +121,7 @@ def _view_without_runs(found: FoundCell, newest: Record | None) -> View:
 def _view_of_run(session: Session, run: Record) -> View:
     sources: dict[Column, Record] = {column: run for column in WITH_ENERGY if HAS[column](run)}
     backend = str(run.cell["backend"])
-    changes = staleness(run, session.current(backend), newest_drivers(session.contents.records))
+    changes = staleness(run, session.current(backend), session.runs.newest_drivers())
     said = [f"Stale: changed since the measurement: {', '.join(changes)}."] if changes else []
     return View(
         f"{run.cell_id}, run {run.run_id}", sources, (run,), bool(run.cell["masks"]), tuple(said), run.published

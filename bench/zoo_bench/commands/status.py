@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from zoo_bench.columns import Column
 from zoo_bench.display import format_s, plain_table, table_console
 from zoo_bench.errors import EXIT_OK
 from zoo_bench.figures import figure
@@ -18,7 +18,6 @@ from zoo_bench.locks import holder, take
 from zoo_bench.noise import describe
 from zoo_bench.record import Record
 from zoo_bench.session import Asked, Session
-from zoo_bench.table import Column
 from zoo_bench.units import written
 
 WATCH_S = 2.0
@@ -61,15 +60,14 @@ class Line:
 
 
 def _state(session: Session) -> list[RenderableType]:
-    records = session.contents.records
-    newest = {record.cell_id: record for record in records if record.measured}
-    uploads = {record.cell_id: record for record in records if not record.measured}
-    tries = Counter(record.cell_id for record in records if record.measured)
     lines = []
     for cell in session.cells:
-        upload = uploads.get(cell.id)
-        failed = upload if upload and upload.status != "succeeded" else None
-        lines.append(Line(cell.id, newest.get(cell.id), failed, tries[cell.id], _runner(session, cell.id)))
+        runs = session.runs.of(cell.id)
+        measured = [run for run in runs.summaries if run.measured]
+        newest = runs.read(measured[-1]) if measured else None
+        upload = next((run for run in reversed(runs.summaries) if not run.measured), None)
+        failed = runs.read(upload) if upload and upload.status != "succeeded" else None
+        lines.append(Line(cell.id, newest, failed, len(measured), _runner(session, cell.id)))
     return _table(lines, session.name)
 
 

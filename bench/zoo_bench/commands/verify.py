@@ -66,7 +66,7 @@ def _equals_store(session: Session, published: str, options: DocumentOptions, do
 
 
 def _links_hold(session: Session, published: str, document: Path) -> bool:
-    known = published_files(session.contents.records)
+    known = published_files(session.runs)
     linked = sorted(download_links(published))
     files = [known[link] for link in linked if link in known]
     lost = [f"{link}: was not published" for link in linked if link not in known]
@@ -78,7 +78,7 @@ def _links_hold(session: Session, published: str, document: Path) -> bool:
 
 def _ap_holds(session: Session, options: DocumentOptions, document: Path) -> bool | None:
     """Tell whether every published model has its AP still; None after Ctrl-C."""
-    rows = rows_with_ap(session.matrix, session.contents.records, options)
+    rows = rows_with_ap(session.matrix, session.runs, options)
     plans = {row.cell.id: plan_again(row, session.dataset_sha256(row.cell), session.asked.gpus) for row in rows}
     lost = [f"{cell_id}: {why}" for cell_id, why in plans.items() if isinstance(why, str)]
     wanted = {cell_id: again for cell_id, again in plans.items() if isinstance(again, Again)}

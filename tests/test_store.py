@@ -1,0 +1,103 @@
+"""The store: what `render`, `plan` and `status` say does not depend on the index that spares reading every record."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Zoo
+
+INDEX = Path(".zoo-bench") / "records.json"
+
+
+@pytest.fixture
+def indexed(finished: Zoo, tmp_path: Path) -> Zoo:
+    """A copy of a finished workspace, whose index is made."""
+    shutil.copytree(finished.root, tmp_path, dirs_exist_ok=True)
+    zoo = Zoo(tmp_path)
+    assert zoo.call("status").returncode == 0
+    assert (zoo.root / INDEX).is_file()
+    return zoo
+
+
+def said(zoo: Zoo) -> list[str]:
+    """What the verbs that read the store print, errors too."""
+    calls = [zoo.call(verb) for verb in ("render", "plan", "status")]
+    return [text for call in calls for text in (call.stdout, call.stderr)]
+
+
+def record_file(zoo: Zoo, number: int) -> Path:
+    """The file of a record, oldest first."""
+    record = zoo.records[number]
+    return zoo.root / "results" / record.cell_id / f"{record.run_id}.json"
+
+
+def changed(path: Path, **values: object) -> None:
+    """Write a record anew with other values, as a user's editor does."""
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
+
+
+def longer(path: Path) -> None:
+    """Add a line that makes the columns of unequal length."""
+    index = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(index | {"run_id": [*index["run_id"], "x"]}), encoding="utf-8")
+
+
+def older(path: Path) -> None:
+    """Make the index one of another version, which knows nothing of the runs."""
+    index = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(index | {"made_by": "zoo-bench 0.0.1", "status": ["failed"] * len(index["file"])}))
+
+
+SPOIL: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "no text": lambda path: path.write_bytes(b"\xff\x00{"),
+    "half": lambda path: path.write_bytes(path.read_bytes()[:-200]),
+    "of another kind": lambda path: path.write_text("[]"),
+    "of unequal columns": longer,
+    "of another version": older,
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOIL.values(), ids=SPOIL)
+def test_a_spoilt_index_changes_nothing(indexed: Zoo, spoil: Callable[[Path], object]) -> None:
+    before = said(indexed)
+    spoil(indexed.root / INDEX)
+    assert said(indexed) == before
+
+
+def test_a_record_that_was_changed_is_read_anew(indexed: Zoo) -> None:
+    path = record_file(indexed, 1)
+    changed(path, status="failed", reason="looked at again")
+    assert "looked at again" in indexed.call("status").stdout
+
+
+def test_a_record_that_was_damaged_is_named_each_time(indexed: Zoo) -> None:
+    path = record_file(indexed, 1)
+    path.write_text("{", encoding="utf-8")
+    for _ in range(2):
+        status = indexed.call("status")
+        assert f"passed over: {path}: not a record" in status.stderr
+        assert "never run" in status.stdout
+
+
+def test_a_record_that_was_taken_away_does_not_count(indexed: Zoo) -> None:
+    record_file(indexed, 0).unlink()
+    assert indexed.call("status").stdout.count("never run") == 1
+
+
+def test_a_run_after_the_index_was_made_counts(indexed: Zoo) -> None:
+    assert indexed.call("run", "--force").returncode == 0
+    assert [line.split()[2] for line in indexed.call("status").stdout.splitlines() if "succeeded" in line] == ["2", "2"]
+
+
+def test_a_workspace_without_room_for_an_index_is_read_all_the_same(indexed: Zoo) -> None:
+    before = said(indexed)
+    shutil.rmtree(indexed.root / INDEX.parent)
+    (indexed.root / INDEX.parent).write_text("in the way", encoding="utf-8")
+    status = indexed.call("status")
+    assert (status.returncode, status.stdout) == (0, before[4])
