@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import Zoo
+from leftovers import nothing_left, of_workspace
 
 from zoo_bench.events import LONGEST_LINE, EventReader
 from zoo_bench.record import Record
@@ -37,31 +38,10 @@ def faulty(zoo: Zoo, phase: str, kind: str) -> Zoo:
     return zoo
 
 
-def of_workspace(zoo: Zoo) -> list[psutil.Process]:
-    """The living processes that work in the workspace or on a job of it, and what the fake worker's child is."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            words = " ".join(process.cmdline())
-            mine = str(zoo.root) in words or process.cwd() == str(zoo.root)
-            if mine and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-def nothing_left(zoo: Zoo, within_s: float = 15.0) -> bool:
-    deadline = time.monotonic() + within_s
-    while of_workspace(zoo) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return not of_workspace(zoo)
-
-
 def ran(zoo: Zoo) -> Record:
     done = zoo.call("run", *RETINANET)
     assert done.returncode == 1, done.stderr
-    assert nothing_left(zoo)
+    assert nothing_left(zoo.root)
     (record,) = zoo.records
     assert (zoo.root / record.files["log"]).is_file()
     return record
@@ -146,7 +126,7 @@ def test_a_killed_zoo_bench_leaves_no_process_and_the_next_run_finishes(zoo: Zoo
     wait_for(zoo, event)
     process.kill()
     process.wait()
-    assert nothing_left(zoo)
+    assert nothing_left(zoo.root)
     assert zoo.records == ()
     zoo.options(fault=None, child=False)
     assert zoo.call("run", *RETINANET).returncode == 0
@@ -159,7 +139,7 @@ def test_after_everything_was_killed_at_once_the_next_run_finishes(zoo: Zoo) -> 
     process = start(zoo)
     wait_for(zoo, "step")
     time.sleep(1)
-    for one in [psutil.Process(process.pid), *of_workspace(zoo)]:  # as when the power goes
+    for one in [psutil.Process(process.pid), *of_workspace(zoo.root)]:  # as when the power goes
         one.kill()
     process.wait()
     folder = zoo.root / "results" / "fake" / "retinanet_r50_fpn_1x_shapes"
@@ -320,5 +300,5 @@ def test_a_terminal_that_goes_away_stops_cleanly(zoo: Zoo, number: signal.Signal
     wait_for(zoo, "step")
     process.send_signal(number)
     assert process.wait(timeout=60) == 130
-    assert nothing_left(zoo)
+    assert nothing_left(zoo.root)
     assert [record.status for record in zoo.records] == ["interrupted"]
