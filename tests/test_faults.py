@@ -119,9 +119,19 @@ def wait_for(zoo: Zoo, event: str, within_s: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("child", [True, "session"])
+def test_what_a_worker_started_ends_with_it(zoo: Zoo, child: object) -> None:
+    zoo.options(child=child)
+    assert zoo.call("run", *RETINANET).returncode == 0
+    assert nothing_left(zoo.root, within_s=0.0)
+
+
+@pytest.mark.parametrize("child", [True, "session"])
 @pytest.mark.parametrize(("phase", "event"), [("train", "step"), ("infer", "infer_step"), ("evaluate", "eval_start")])
-def test_a_killed_zoo_bench_leaves_no_process_and_the_next_run_finishes(zoo: Zoo, phase: str, event: str) -> None:
-    zoo.options(fault={"phase": phase, "at": AT[phase], "kind": "hang"}, child=True)
+def test_a_killed_zoo_bench_leaves_no_process_and_the_next_run_finishes(
+    zoo: Zoo, phase: str, event: str, child: object
+) -> None:
+    zoo.options(fault={"phase": phase, "at": AT[phase], "kind": "hang"}, child=child)
     process = start(zoo)
     wait_for(zoo, event)
     process.kill()

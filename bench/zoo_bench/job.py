@@ -17,6 +17,7 @@ from zoo_bench.backends import worker_variables
 from zoo_bench.cell import Cell
 from zoo_bench.errors import StoreError
 from zoo_bench.events import PROTOCOL
+from zoo_bench.guardian import RUN_VARIABLE, end_marked
 from zoo_bench.interrupts import Presses
 from zoo_bench.recipe import Phase
 
@@ -154,7 +155,7 @@ def launch(job: Job) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [*job.command, "--job", str(job.paths.job)],
             cwd=job.folder,
-            env=_environment(job.gpus),
+            env=_environment(job),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -167,17 +168,18 @@ def launch(job: Job) -> subprocess.Popen[bytes]:
         ) from None
 
 
-def _environment(gpus: Sequence[int]) -> dict[str, str]:
+def _environment(job: Job) -> dict[str, str]:
     return {
         **worker_variables(),
         "PYTHONUNBUFFERED": "1",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus)),
+        "CUDA_VISIBLE_DEVICES": ",".join(map(str, job.gpus)),
+        RUN_VARIABLE: str(job.paths.output),
     }
 
 
-def stop(process: subprocess.Popen[bytes], presses: Presses) -> None:
-    """End the worker and everything it started: ask, insist, kill. Returns when the worker is gone.
+def stop(process: subprocess.Popen[bytes], run: Path, presses: Presses) -> None:
+    """End the worker of the run in that folder, and everything it started: ask, insist, kill. Then they are gone.
 
     Each further press (an impatient second Ctrl-C) goes on to the next stage.
     """
@@ -188,6 +190,7 @@ def stop(process: subprocess.Popen[bytes], presses: Presses) -> None:
         _wait(process, patience_s, presses)
     _signal_group(process.pid, signal.SIGKILL)  # children that outlived their parent
     process.wait()
+    end_marked(str(run))
 
 
 def _wait(process: subprocess.Popen[bytes], patience_s: float, presses: Presses) -> None:

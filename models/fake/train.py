@@ -12,7 +12,7 @@ from end to end in a second. ``options`` (all optional):
     image_s         seconds an image really takes in inference (0.001)
     hold_bytes      memory to allocate and touch during training (0)
     box_ap          what eval_result reports, a fraction (0.5); mask_ap likewise, for mask models
-    child           true: start a child process that would outlive the worker
+    child           true: start a child process that would outlive the worker; "session": in a session of its own
     fault           {phase, at, kind, bytes, unless}: at the at-th step of a phase (1: the first) do one of KINDS;
                     bytes: how many to print (flood), or to write in one line beside other garbage; unless: a file that
                     is made then, and whose presence prevents it
@@ -57,7 +57,9 @@ def main(job: Dict[str, Any], events: worker.EventWriter) -> None:
     cell, options = job["cell"], job["cell"]["options"]
     events.write("init_start")
     if options.get("child"):
-        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        own_session = options["child"] == "session"
+        words = [sys.executable, "-c", "import time; time.sleep(600)", job["paths"]["output"]]  # told by its words
+        subprocess.Popen(words, start_new_session=own_session)
     events.write("init_stop", environment={"python": sys.version.split()[0]}, parameters=0, images={})
     events.write("run_start", phases=job["phases"])
     for phase in job["phases"]:

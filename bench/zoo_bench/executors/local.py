@@ -80,7 +80,7 @@ def run_job(job: Job, on_event: Callable[[Event], None], presses: Presses) -> Ou
         log.start()
         guardian: Guardian | None = None
         try:
-            guardian = Guardian(process.pid)
+            guardian = Guardian(process.pid, str(job.paths.output))
             sampler.watch(process.pid)
             while process.poll() is None and presses.count == before and stream.problem is None and overdue is None:
                 stream.drain()
@@ -89,7 +89,7 @@ def run_job(job: Job, on_event: Callable[[Event], None], presses: Presses) -> Ou
             if overdue is not None:
                 overdue = replace(overdue, stacks=dump_stacks(process.pid, job.paths.stacks))
         finally:
-            stop(process, presses)  # whatever went wrong here, the worker must not stay
+            stop(process, job.paths.output, presses)  # whatever went wrong here, the worker must not stay
             if guardian is not None:
                 guardian.dismiss()
             log.finish()
