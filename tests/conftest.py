@@ -6,9 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -17,6 +17,9 @@ from zoo_bench.installer import SYSTEM_CERTIFICATES
 from zoo_bench.recipe import merge
 from zoo_bench.record import Record
 from zoo_bench.store import Store
+
+if TYPE_CHECKING:  # it builds on this module
+    from node_zoo import NodeZoo
 
 # Tests that install something must work in a bare environment too, as zoo-bench itself does.
 for certificates in SYSTEM_CERTIFICATES:
@@ -130,3 +133,26 @@ def broken_matrix(tmp_path: Path) -> Callable[[str, str], list[str]]:
         return [problem.replace(f"{path}:", "", 1) for problem in caught.value.problems]
 
     return broken
+
+
+@pytest.fixture
+def node(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> NodeZoo:
+    from node_zoo import NodeZoo
+    from simulated_node.node import build, environment
+
+    zoo = NodeZoo(tmp_path)
+    library = tmp_path_factory.getbasetemp() / "simulated_node"
+    build(library)
+    for name, value in environment(library, tmp_path / "scenario").items():
+        monkeypatch.setenv(name, value)
+    zoo.place()
+    return zoo
+
+
+@pytest.fixture
+def stranger() -> Iterator[int]:
+    """A process of this machine that is not the job's."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    yield process.pid
+    process.kill()
+    process.wait()

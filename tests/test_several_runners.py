@@ -10,14 +10,12 @@ from pathlib import Path
 
 import pytest
 from conftest import Zoo
-from test_contamination import GPU, NodeZoo, node
-from test_faults import nothing_left
+from leftovers import nothing_left
+from node_zoo import GPU, NodeZoo
 
 from zoo_bench.locks import Leases, take
 from zoo_bench.machine import GpuDevice
 from zoo_bench.record import Record
-
-__all__ = ["node"]  # a fixture
 
 RETINANET = ("--select", "*retinanet*")
 
@@ -70,7 +68,7 @@ def test_the_cell_of_a_runner_that_was_killed_is_free_at_once(zoo: Zoo) -> None:
         time.sleep(0.05)
     first.kill()
     first.communicate()
-    assert nothing_left(zoo)
+    assert nothing_left(zoo.root)
     zoo.options(fault=None)
     (told,) = finished(start(zoo, *RETINANET))
     assert "waiting" not in told
@@ -113,19 +111,20 @@ def gpus(count: int) -> tuple[GpuDevice, ...]:
 def test_gpus_are_leased_all_or_none(tmp_path: Path) -> None:
     leases = Leases(tmp_path)
     first = leases.take(2, gpus(4), "a cell")
-    assert isinstance(first, tuple)
-    assert first[1] == (0, 1)
+    assert isinstance(first, dict)
+    assert list(first) == [0, 1]
     second = leases.take(2, gpus(4), "another")
-    assert isinstance(second, tuple)
-    assert second[1] == (2, 3)
+    assert isinstance(second, dict)
+    assert list(second) == [2, 3]
     assert isinstance(none := leases.take(1, gpus(4), "a third"), list)
     assert [one.what for one in none] == ["GPU 0", "GPU 1", "GPU 2", "GPU 3"]
     assert "for a cell" in none[0].by
-    second[0].close()
+    for lease in second.values():
+        lease.close()
     assert isinstance(refused := leases.take(3, gpus(4), "a third"), list)
     assert len(refused) == 2
     third = leases.take(2, gpus(4), "what was refused let go of all it had")
-    assert isinstance(third, tuple)
+    assert isinstance(third, dict)
 
 
 def test_a_lock_is_free_when_its_holder_has_gone(tmp_path: Path) -> None:

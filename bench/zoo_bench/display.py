@@ -176,6 +176,10 @@ class PlainDisplay:
             self._waits_for = told
             self._say(f"waiting for {told}")
 
+    def set_aside(self, reason: str) -> None:
+        """Say that a GPU is not used any more, and why."""
+        self._say(reason)
+
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 

@@ -78,12 +78,10 @@ class Leases:
         named = os.environ.get(VARIABLE)
         return cls(Path(named) if named else Path(tempfile.gettempdir()) / "zoo-bench-gpus")
 
-    def take(
-        self, count: int, candidates: Sequence[GpuDevice], purpose: str
-    ) -> tuple[ExitStack, tuple[int, ...]] | list[Taken]:
-        """Take `count` of the GPUs, or none: then who has those that are not free. Returns their indices."""
+    def take(self, count: int, candidates: Sequence[GpuDevice], purpose: str) -> dict[int, ExitStack] | list[Taken]:
+        """Take `count` of the GPUs, or none: then who has those that are not free. Returns the leases by index."""
         self._share()
-        stack, mine, others = ExitStack(), list[int](), list[Taken]()
+        mine, others = dict[int, ExitStack](), list[Taken]()
         for gpu in candidates:
             if len(mine) == count:
                 break
@@ -92,11 +90,11 @@ class Leases:
             if taken is None:
                 others.append(Taken(f"GPU {gpu.index}", holder(path)))
             else:
-                stack.enter_context(taken)
-                mine.append(gpu.index)
+                mine[gpu.index] = taken
         if len(mine) == count:
-            return stack, tuple(mine)
-        stack.close()
+            return mine
+        for lease in mine.values():
+            lease.close()
         return others
 
     def _share(self) -> None:

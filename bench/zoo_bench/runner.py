@@ -7,13 +7,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from zoo_bench.destination import Progress, StoppedError
 from zoo_bench.events import Event
 from zoo_bench.executors.local import run_job
+from zoo_bench.given_back import SetAside
 from zoo_bench.interrupts import Presses, held_back
 from zoo_bench.job import DatasetPaths, Job, JobPaths
 from zoo_bench.locks import Leases, Taken, holder, take
@@ -62,6 +63,9 @@ class Watcher(Protocol):
     def waiting(self, taken: Sequence[Taken]) -> None:
         """Others hold what is needed; told again and again while that is so."""
 
+    def set_aside(self, reason: str) -> None:
+        """A GPU is not used any more."""
+
 
 @dataclass(frozen=True)
 class Runner:
@@ -75,6 +79,7 @@ class Runner:
     setting: Setting
     watcher: Watcher
     leases: Leases
+    aside: SetAside = field(default_factory=SetAside)
 
     def run(self, planned: Sequence[PlannedCell]) -> tuple[list[Record], bool]:
         """Run every cell that is not fresh, one at a time; return their records, and whether Ctrl-C ended it.
@@ -115,22 +120,20 @@ class Runner:
     def _attempts(self, planned: PlannedCell, presses: Presses) -> Record | None:
         """Run a cell until it ends as it should, or its tries are used up; None where Ctrl-C came before the first."""
         retry, tries, pause_s = planned.cell.retry, Counter[str](), planned.cell.retry.backoff_s
-        with self._gpus(planned, presses) as gpus:
-            if gpus is None:
-                return None
-            while True:
+        record: Record | None = None
+        while True:
+            with self._gpus(planned, presses) as gpus:
+                if gpus is None:
+                    return record
                 record = run_cell(planned, self._bench(planned, gpus), self.setting, self.watcher, presses)
-                rest = after(planned, record)
-                again = not rest.fresh and tries[record.status] < retry.limit(record.status) and not presses.count
+                planned = after(planned, record)
+                again = not planned.fresh and tries[record.status] < retry.limit(record.status) and not presses.count
                 self.watcher.cell_ended(record, again=again)
-                if not again:
-                    return record
-                tries[record.status] += 1
-                _pause(pause_s, presses)
-                if presses.count:
-                    return record
-                pause_s *= 2
-                planned = rest
+            if not again:
+                return record
+            tries[record.status] += 1
+            _pause(pause_s, presses)
+            pause_s *= 2
 
     def _bench(self, planned: PlannedCell, gpus: tuple[int, ...]) -> Bench | None:
         return replace(self.bench_of(planned), gpus=gpus) if planned.worker_phases else None
@@ -140,11 +143,11 @@ class Runner:
         """Hold the GPUs that a cell needs, once they are free; None where Ctrl-C came before that."""
         count = planned.cell.gpus if planned.worker_phases else 0
         while not presses.count:
+            self.aside.look_again()
             found = self.leases.take(count, self.bench_of(planned).candidates if count else (), planned.cell.id)
             if not isinstance(found, list):
-                stack, gpus = found
-                with stack:
-                    yield gpus
+                with self.aside.watched(found, self.watcher.set_aside):
+                    yield tuple(found)
                 return
             self.watcher.waiting(found)
             time.sleep(POLL_S)

@@ -1,0 +1,70 @@
+"""A GPU whose memory a job has not given back is not used until it is: real runs on a simulated node."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+
+import pytest
+from node_zoo import NodeZoo
+from simulated_node.curve import Curve
+from simulated_node.node import GIB, Process
+
+
+@pytest.fixture
+def clinging(node: NodeZoo, stranger: int) -> NodeZoo:
+    """A node on whose first GPU 2 GiB stay in use from the first job on, as long as stranger.pid names who has them."""
+    (node.root / "stranger.pid").write_text("")
+    node.change({"profiles": {"quick": {"set": {"trust": {"on_noise": "mark"}}}}})
+
+    def cling() -> None:
+        while not (node.root / "worker.pid").exists():
+            time.sleep(0.01)
+        (node.root / "stranger.pid").write_text(f"{stranger}\n")
+
+    threading.Thread(target=cling, daemon=True).start()
+    return node
+
+
+def place(node: NodeZoo, gpus: int) -> None:
+    node.place(Process(Curve.constant(2 * GIB), pid_file=node.root / "stranger.pid"), gpus=gpus)
+
+
+def gpus_used(node: NodeZoo) -> list[int]:
+    """The GPU of each run, oldest first."""
+    return [
+        gpu.index for record in node.records if record.measurements.memory for gpu in record.measurements.memory.gpus
+    ]
+
+
+def test_the_next_cell_begins_on_another_gpu(clinging: NodeZoo) -> None:
+    place(clinging, gpus=2)
+    done = clinging.call("run")
+    assert done.returncode == 0, done.stderr
+    said = "GPU 0 is set aside: 10 s after the job has ended, 2.0 GB more of its memory are in use than before it"
+    assert said in done.stderr
+    assert gpus_used(clinging) == [0, 1]
+
+
+def test_the_next_cell_waits_for_the_only_gpu(clinging: NodeZoo) -> None:
+    place(clinging, gpus=1)
+    said = list[str]()
+    with subprocess.Popen(clinging.command("run"), cwd=clinging.root, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("waiting for GPU 0, which process "):
+                assert f"process {process.pid} on {os.uname().nodename}" in line
+                assert len(clinging.records) == 1
+                (clinging.root / "stranger.pid").write_text("")
+    assert process.returncode == 0
+    assert sum("GPU 0 is set aside" in line for line in said) == 1
+    assert gpus_used(clinging) == [0, 0]
+
+
+def test_memory_that_is_given_back_is_not_told(node: NodeZoo) -> None:
+    done = node.call("run")
+    assert done.returncode == 0, done.stderr
+    assert "set aside" not in done.stderr
