@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from zoo_bench.cell import digest, expand, recipe_values
 from zoo_bench.load import load_matrix
 from zoo_bench.measurements import AllocatorPeak, GpuMemory, Memory
 from zoo_bench.record import Record
+from zoo_bench.runs import Runs, Summary
 
 GIB = 2**30
 V100 = "Tesla V100-SXM2-16GB"
@@ -17,6 +19,13 @@ V100 = "Tesla V100-SXM2-16GB"
 def changed(record: Record, **values: object) -> Record:
     """A copy of a record that came later."""
     return record.model_copy(update={"run_id": "99999999T000000Z-ffffff", **values})
+
+
+def runs_of(records: Iterable[Record] = ()) -> Runs:
+    """Records as a store gives them; two of them may have one id."""
+    summarised = [(Summary.of(record), record) for record in records]
+    read = {id(summary): record for summary, record in summarised}
+    return Runs(tuple(summary for summary, _ in summarised), lambda run: read[id(run)])
 
 
 def machine(gpus: int = 2, gpu: str = V100, **values: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import MATRIX, Zoo
-from records import GIB, changed, machine, matrix_on_gpus, memory, on_gpus, with_measurements
+from records import GIB, changed, machine, matrix_on_gpus, memory, on_gpus, runs_of, with_measurements
 
 from zoo_bench.beside import Comparison, Entry, put_beside, throughput_beside
 from zoo_bench.compare import compare_figures, unlike
@@ -150,7 +150,7 @@ def history(zoo: Zoo) -> list[Record]:
     ],
 )
 def test_sides_are_runs_dates_or_machines(finished: Zoo, word: str, run: str) -> None:
-    side = find_side(word, history(finished))
+    side = find_side(word, runs_of(history(finished)))
     assert side.runs[MASK].run_id.endswith(run)
 
 
@@ -168,7 +168,7 @@ def test_words_that_are_ambiguous_or_unknown_are_readable_errors(finished: Zoo, 
     first = history(finished)[0]
     second = changed(first, run_id="20261120T130000.000Z-0002", machine=machine(0, name="lab2", cpu="B CPU"))
     with pytest.raises(ConfigError) as caught:
-        find_side(word, [first, second])
+        find_side(word, runs_of([first, second]))
     assert told in f"{caught.value.message} {caught.value.hint}"
 
 
@@ -243,7 +243,7 @@ def test_published_figures_are_those_of_the_sources(source: str, cell: str, figu
 def beside(matrix: Path, source: str, *records: Record) -> dict[str, dict[str, Entry]]:
     """The lines for Mask R-CNN R-50 by whose they are."""
     zoos, throughput = load_published(source)
-    arguments: Any = (load_matrix(matrix), None, records)
+    arguments: Any = (load_matrix(matrix), None, runs_of(records))
     tables: list[Comparison] = [*put_beside(*arguments, zoos), *throughput_beside(*arguments, throughput)]
     table = next(table for table in tables if table.title.startswith("Mask RCNN"))
     return {line.whose: dict(line.entries) for line in table.lines if line.cell == "R-50 1x"}
@@ -306,7 +306,7 @@ def test_one_gpu_of_the_same_kind_is_the_same_hardware_for_fps(finished: Zoo) ->
 
 def test_a_row_with_another_batch_says_so() -> None:
     (zoo,), _ = load_published("maskrcnn-benchmark")
-    (table, *_) = put_beside(load_matrix(MATRIX), None, (), [zoo])
+    (table, *_) = put_beside(load_matrix(MATRIX), None, runs_of(), [zoo])
     theirs = next(line for line in table.lines if line.whose == "maskrcnn-benchmark")
     assert "theirs with batch 8, ours with 16" in theirs.entries["s_per_iter"].differs
     assert not any("batch" in text for text in theirs.entries["fps"].differs)

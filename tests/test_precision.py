@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import MATRIX, REPOSITORY, Zoo
+from records import runs_of
 
 from zoo_bench.beside import put_beside
 from zoo_bench.document import DocumentOptions
@@ -82,7 +83,7 @@ def test_the_column_is_there_only_where_a_row_is_not_in_single_precision(
     content = merge(yaml.safe_load(MATRIX.read_text(encoding="utf-8")), {"axes": {"precision": precisions}})
     matrix.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     options = DocumentOptions(backends=("gluoncv", "torchvision"), tables="together")
-    heads, *rows = lines(render(load_matrix(matrix), (), [REPOSITORY / "templates"], options))
+    heads, *rows = lines(render(load_matrix(matrix), runs_of(), [REPOSITORY / "templates"], options))
     assert heads[:4] == ["Backbone", "Lr schd", *(["Precision"] if told else []), "Backend", "Mem (GB)"][:4]
     if told:
         assert [row[:4] for row in rows[:2]] == [["R-50", "1x", precisions[0], name] for name in options.backends or ()]
@@ -95,7 +96,7 @@ def test_a_published_row_stands_beside_single_precision_only(both: Zoo) -> None:
         content = merge(both.matrix, {"axes": {"precision": precisions}})
         path = both.root / f"{'_'.join(precisions)}.yaml"
         path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-        tables = list(put_beside(load_matrix(path), None, both.records, [zoo]))
+        tables = list(put_beside(load_matrix(path), None, runs_of(both.records), [zoo]))
         assert {line.cell for table in tables for line in table.lines} == names
 
 

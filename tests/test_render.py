@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import MATRIX, REPOSITORY, Zoo
-from records import GIB, changed, machine, matrix_on_gpus, memory, on_gpus, with_measurements
+from records import GIB, changed, machine, matrix_on_gpus, memory, on_gpus, runs_of, with_measurements
 
 from zoo_bench.document import DEFAULT_OPTIONS, DocumentOptions, memory_definition
 from zoo_bench.load import load_matrix
@@ -30,7 +30,7 @@ def normal(text: str) -> list[str]:
 def document(
     records: tuple[Record, ...] = (), matrix: Path = MATRIX, options: DocumentOptions = DEFAULT_OPTIONS, **how: Any
 ) -> str:
-    return render(load_matrix(matrix), records, [REPOSITORY / "templates"], options, **how)
+    return render(load_matrix(matrix), runs_of(records), [REPOSITORY / "templates"], options, **how)
 
 
 def test_with_an_empty_store_it_is_the_seed_but_for_two_misspelt_headings() -> None:
@@ -228,7 +228,7 @@ def test_fps_of_an_unfinished_model_stays_blank_with_a_reason(finished: Zoo) -> 
 
 
 def test_a_profiles_note_stands_at_the_head() -> None:
-    smoke = render(load_matrix(MATRIX), (), [REPOSITORY / "templates"], DocumentOptions("smoke"))
+    smoke = render(load_matrix(MATRIX), runs_of(), [REPOSITORY / "templates"], DocumentOptions("smoke"))
     assert "This is a smoke run" in smoke.split("## Environment")[0]
     assert "This is a smoke run" not in document()
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import MATRIX, REPOSITORY, Zoo
-from records import on_gpus
+from records import on_gpus, runs_of
 
 from zoo_bench.cell import Cell, digest, expand, recipe_values
 from zoo_bench.errors import ConfigError
@@ -127,7 +127,7 @@ def on_two_gpus(zoo: Zoo) -> tuple[Path, Record]:
 
 def test_the_row_of_a_smaller_batch_says_so_in_one_footnote(finished: Zoo) -> None:
     path, record = on_two_gpus(finished)
-    text = render(load_matrix(path), (record,), [REPOSITORY / "templates"])
+    text = render(load_matrix(path), runs_of([record]), [REPOSITORY / "templates"])
     assert record.measurements.train is not None
     assert f"{record.measurements.train.mean_s:.3f}" in text
     notes = [line.split(": ", 1)[1] for line in text.splitlines() if line.startswith("[^")]
@@ -139,7 +139,7 @@ def test_the_row_of_a_smaller_batch_says_so_in_one_footnote(finished: Zoo) -> No
 def test_another_change_of_the_recipe_is_told_beside_the_batch(finished: Zoo) -> None:
     path, record = on_two_gpus(finished)
     path.write_text(path.read_text(encoding="utf-8").replace("min_size: 800", "min_size: 640"))
-    text = render(load_matrix(path), (record,), [REPOSITORY / "templates"])
+    text = render(load_matrix(path), runs_of([record]), [REPOSITORY / "templates"])
     assert "other values than the matrix has now: recipe.input.min_size: 800 -> 640" in text
     assert "4 images an iteration, learning rate 0.005" in text
 
@@ -147,7 +147,7 @@ def test_another_change_of_the_recipe_is_told_beside_the_batch(finished: Zoo) ->
 def test_a_model_that_was_only_evaluated_says_nothing_of_a_training(finished: Zoo) -> None:
     path, record = on_two_gpus(finished)
     given = record.model_copy(update={"phases_done": ("infer", "evaluate")})
-    text = render(load_matrix(path), (given,), [REPOSITORY / "templates"])
+    text = render(load_matrix(path), runs_of([given]), [REPOSITORY / "templates"])
     assert "images an iteration" not in text
     assert "other values than the matrix has now: gpus: 2 -> 8" in text
 

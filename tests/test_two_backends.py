@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import REPOSITORY, Zoo
-from records import GIB, machine, memory, on_gpus, with_measurements
+from records import GIB, machine, memory, on_gpus, runs_of, with_measurements
 
 from zoo_bench.beside import put_beside
 from zoo_bench.document import DocumentOptions
@@ -53,7 +53,7 @@ def with_twin(zoo: Zoo) -> None:
 
 def document(zoo: Zoo, options: DocumentOptions = TOGETHER, *records: Record, **how: Any) -> str:
     matrix = load_matrix(how.pop("matrix", zoo.root / "matrix.yaml"))
-    return render(matrix, records or zoo.records, [REPOSITORY / "templates"], options, **how)
+    return render(matrix, runs_of(records or zoo.records), [REPOSITORY / "templates"], options, **how)
 
 
 def matrix_with(zoo: Zoo, **twin: Any) -> Path:
@@ -323,7 +323,7 @@ def test_a_backend_is_compared_with_its_own_earlier_runs(two: Zoo) -> None:
 
 def test_published_figures_stand_beside_those_of_each_backend(two: Zoo) -> None:
     zoos, _ = load_published("detectron2")
-    table, *_ = put_beside(load_matrix(two.root / "matrix.yaml"), None, two.records, zoos)
+    table, *_ = put_beside(load_matrix(two.root / "matrix.yaml"), None, runs_of(two.records), zoos)
     ours = [(line.cell, line.entries["box_ap"].text) for line in table.lines if line.whose == "ours"]
     assert ours[:2] == [("R-50 1x fake", "37.5"), ("R-50 1x twin", "39.1")]
 
