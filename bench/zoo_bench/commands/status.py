@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleDimensions, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
@@ -21,6 +23,7 @@ from zoo_bench.session import Asked, Session
 from zoo_bench.units import written
 
 WATCH_S = 2.0
+HEAD_LINES = 3  # of the table, and the line that counts what is not shown
 STYLE = {"succeeded": "green", "interrupted": "yellow", "quarantined": "yellow"}
 
 
@@ -33,7 +36,8 @@ def status(asked: Asked, *, watch: bool = False) -> int:
     console = table_console()
     with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
         while True:
-            live.update(Group(*_state(Session.open(asked))), refresh=True)
+            screen = console.size if console.is_terminal else None
+            live.update(Group(*_state(Session.open(asked), screen)), refresh=True)
             time.sleep(WATCH_S)
 
 
@@ -59,7 +63,8 @@ class Line:
     runner: str = ""
 
 
-def _state(session: Session) -> list[RenderableType]:
+def _state(session: Session, screen: ConsoleDimensions | None = None) -> list[RenderableType]:
+    """Return the table, what is told below it, and above it who runs what; of that what fits on `screen`."""
     lines = []
     for cell in session.cells:
         runs = session.runs.of(cell.id)
@@ -68,7 +73,32 @@ def _state(session: Session) -> list[RenderableType]:
         upload = next((run for run in reversed(runs.summaries) if not run.measured), None)
         failed = runs.read(upload) if upload and upload.status != "succeeded" else None
         lines.append(Line(cell.id, newest, failed, len(measured), _runner(session, cell.id)))
-    return _table(lines, session.name)
+    if screen is None:
+        return _table(lines, session.name)
+    shown = _most_telling(lines, screen)
+    left_out = Counter(_state_of(line).plain for line in lines if line not in shown)
+    rest = ", ".join(f"{count} {state}" for state, count in left_out.items())
+    return [*_table(shown, session.name), *([Text(f"and {rest}", style="dim")] if rest else [])]
+
+
+def _most_telling(lines: Sequence[Line], screen: ConsoleDimensions) -> list[Line]:
+    """Return the cells that fit, in their order: first of all those that run, then those that went wrong."""
+    left, chosen = screen.height - HEAD_LINES, set[str]()
+    for line in sorted(lines, key=_interest):
+        texts = [text for told in _told(line) for text in told.splitlines()] + [line.runner] * bool(line.runner)
+        left -= 1 + sum(math.ceil(len(text) / screen.width) for text in texts)
+        if left < 0:
+            break
+        chosen.add(line.cell_id)
+    return [line for line in lines if line.cell_id in chosen]
+
+
+def _interest(line: Line) -> int:
+    if line.runner:
+        return 0
+    if line.record is None:
+        return 3
+    return 2 if line.record.status == "succeeded" and not line.unpublished else 1
 
 
 def _runner(session: Session, cell_id: str) -> str:
@@ -92,13 +122,18 @@ def _table(lines: Sequence[Line], name: Callable[[str], str]) -> list[Renderable
     for line in lines:
         tries = [str(line.tries)] if told_tries else []
         record = line.record
-        state = Text("running", style="cyan") if line.runner else _status(record)
-        if line.unpublished and not line.runner:
-            state = Text(f"{state.plain}, not published", style="yellow")
+        state = _state_of(line)
         figures = [format_s(record.duration_s), *_figures(record)] if record and not line.runner else []
         table.add_row(name(line.cell_id), state, *tries, *figures)
     running = [Text(f"{line.cell_id}: running: {line.runner}") for line in lines if line.runner]
     return [*running, table, *(Text(text) for line in lines for text in _told(line))]
+
+
+def _state_of(line: Line) -> Text:
+    if line.runner:
+        return Text("running", style="cyan")
+    state = _status(line.record)
+    return Text(f"{state.plain}, not published", style="yellow") if line.unpublished else state
 
 
 def _print(console: Console, *parts: RenderableType) -> None:
