@@ -89,7 +89,16 @@ class Session:
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
-        """The chosen cells of the chosen profile, with --gpus and --allow-noisy laid over them."""
+        """The chosen cells of the chosen profile, with --gpus and --allow-noisy laid over them.
+
+        stderr says so where they are of no matrix of the user's own: the folder may be the wrong one.
+        """
+        if self.workspace.bundled:
+            print(
+                f"zoo-bench: {self.workspace.root} has no matrix.yaml: these are the cells of the zoo that came with "
+                "zoo-bench",
+                file=sys.stderr,
+            )
         cells = choose(expand(self.matrix, self.profile, self.asked.gpus), self.asked.select, self.asked.skip)
         if not cells:
             raise ConfigError("--skip leaves no cell", "take back a part of it")

@@ -42,10 +42,11 @@ def own_file(path: Path) -> Path | None:
 
 @dataclass(frozen=True)
 class Workspace:
-    """The paths of one workspace. `root` is absolute."""
+    """The paths of one workspace. `root` is absolute. `bundled`: it has no matrix, and uses the one that came along."""
 
     root: Path
     matrix_file: Path
+    bundled: bool = False
 
     @classmethod
     def locate(cls, root: Path | None = None, matrix: Path | None = None) -> Workspace:
@@ -66,7 +67,8 @@ class Workspace:
                 )
             return cls((root or matrix.parent).resolve(), matrix.resolve())
         base = (root or here).resolve()
-        return cls(base, own_file(base / MATRIX_NAME) or bundled_root() / MATRIX_NAME)
+        own = own_file(base / MATRIX_NAME)
+        return cls(base, own) if own else cls(base, bundled_root() / MATRIX_NAME, bundled=True)
 
     @property
     def results(self) -> Path:
