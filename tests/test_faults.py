@@ -64,6 +64,12 @@ def test_a_worker_that_makes_no_progress_is_ended_and_its_stacks_are_kept(zoo: Z
     assert record.phases_done == PHASES[: PHASES.index(phase)]
 
 
+def test_the_last_words_of_a_hung_worker_are_told(zoo: Zoo) -> None:
+    zoo.options(fault={"phase": "train", "at": 4, "kind": "hang", "says": "no room left"})
+    zoo.change({"profiles": {"quick": {"set": {"trust": {"hang_timeout_s": 2.0}, "retry": {"hung": 0}}}}})
+    assert "no progress for 2 s, after step 3; its log then ended with: no room left; its processes" in ran(zoo).reason
+
+
 def test_a_worker_that_ignores_every_request_is_killed(zoo: Zoo) -> None:
     started = time.monotonic()
     record = ran(faulty(zoo, "train", "deaf"))

@@ -13,9 +13,9 @@ from end to end in a second. ``options`` (all optional):
     hold_bytes      memory to allocate and touch during training (0)
     box_ap          what eval_result reports, a fraction (0.5); mask_ap likewise, for mask models
     child           true: start a child process that would outlive the worker; "session": in a session of its own
-    fault           {phase, at, kind, bytes, unless}: at the at-th step of a phase (1: the first) do one of KINDS;
-                    bytes: how many to print (flood), or to write in one line beside other garbage; unless: a file that
-                    is made then, and whose presence prevents it
+    fault           {phase, at, kind, says, bytes, unless}: at the at-th step of a phase (1: the first) print what it
+                    says, and do one of KINDS; bytes: how many to print (flood), or to write in one line beside other
+                    garbage; unless: a file that is made then, and whose presence prevents it
 
 Standard library only and Python 3.6 syntax.
 """
@@ -219,6 +219,8 @@ def fault(options: Dict[str, Any], phase: str, step: int, events: worker.EventWr
             return
         write_whole(script["unless"], "")
     kind = script["kind"]
+    if script.get("says"):
+        os.write(1, (script["says"] + "\n").encode("utf-8"))
     if kind == "segv":
         os.kill(os.getpid(), signal.SIGSEGV)
     if kind == "burn":

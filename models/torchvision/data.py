@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,9 @@ from models.torchvision.batch import Batch, Outlines, Target
 from models.torchvision.resize import Objects, output_size, resize_image, resize_objects
 
 MULTIPLE = 32  # of the sides of a batch: the coarsest level of a feature pyramid
+CHANNELS = 3
+PREFETCHED = 2  # batches that each loading process has ready
+SHARED_MEMORY = "/dev/shm"
 
 
 def load_image(sample: Sample) -> Tensor:
@@ -94,6 +98,8 @@ def training_batches(
     With outlines where the samples have segmentations. The same under one seed for any number of loading processes.
     """
     given, workers = cell["recipe"]["input"], cell["runtime"]["data_workers"]
+    batch_bytes = batch_size(cell) * given["min_size"] * given["max_size"] * CHANNELS
+    check_room(workers, batch_bytes)
     drawn = EndlessBatches(samples, batch_size(cell), given["flip_probability"], cell["seed"], start, share)
     images = TrainingSet(samples, given["min_size"], given["max_size"])
     # A generator of its own: the loader draws a number when it begins, which a training that is resumed would miss.
@@ -122,6 +128,24 @@ def image_stream(samples: Sequence[Sample], workers: int) -> Iterator[Tensor]:
     return _raised(DataLoader(ImageSet(samples), batch_size=None, **_worker_values(workers)))
 
 
+def check_room(workers: int, batch_bytes: int) -> None:
+    """Refuse to load ahead what shared memory cannot hold: torch's loader would say so in the log, and wait for ever.
+
+    Containers have 64 MB of it unless told otherwise. ``batch_bytes`` is what all ranks load for one iteration.
+    """
+    try:
+        free = os.statvfs(SHARED_MEMORY)
+    except OSError:  # another system, which shares memory in another way
+        return
+    needed, there = workers * PREFETCHED * batch_bytes, free.f_bavail * free.f_frsize
+    if needed > there:
+        raise worker.WorkerError(
+            f"{SHARED_MEMORY} has {there / 1e6:.0f} MB free, and {workers} loading processes hold up to "
+            f"{needed / 1e6:.0f} MB there: give the container more (docker run --shm-size=8g), or set "
+            "runtime.data_workers to less"
+        )
+
+
 def _raised(loader: DataLoader[Any]) -> Iterator[Any]:
     """What a loader gives; a failure that a loading process handed over is raised here, in one line."""
     for item in loader:
@@ -138,6 +162,7 @@ def _worker_values(workers: int) -> dict[str, Any]:
     return {
         **pinned,
         "num_workers": workers,
+        "prefetch_factor": PREFETCHED,
         "multiprocessing_context": "fork",
         "worker_init_fn": _start_worker,
     }

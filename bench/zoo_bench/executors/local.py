@@ -87,6 +87,10 @@ def run_job(job: Job, on_event: Callable[[Event], None], presses: Presses) -> Ou
                 overdue = _overdue(stream, trust, started)
                 time.sleep(POLL_S)
             if overdue is not None:
+                words = _last_line(job.paths.log)  # before somebody's stack is in it
+                overdue = replace(
+                    overdue, reason=overdue.reason + (f"; its log then ended with: {words}" if words else "")
+                )
                 overdue = replace(overdue, stacks=dump_stacks(process.pid, job.paths.stacks))
         finally:
             stop(process, job.paths.output, presses)  # whatever went wrong here, the worker must not stay

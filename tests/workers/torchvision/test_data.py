@@ -201,3 +201,11 @@ def test_without_masks_there_are_no_outlines(dataset: Path) -> None:
     split = read_split(dataset, dataset / "instances.json", dataset / "index", masks=False)
     batch = first(with_objects(split.samples), 0, 1)[0]
     assert [target.outlines for target in batch.targets] == [None, None]
+
+
+def test_loading_that_shared_memory_cannot_hold_is_refused(samples: Samples) -> None:
+    values = cell("retinanet_fpn")
+    values["runtime"]["data_workers"] = 10**6
+    with pytest.raises(worker.WorkerError, match=r"/dev/shm has \d+ MB free, and 1000000 loading processes hold up to"):
+        data.training_batches(samples, values)
+    data.check_room(0, 10**18)
