@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import fields, is_dataclass
 from itertools import islice
 from pathlib import Path
@@ -209,3 +210,19 @@ def test_loading_that_shared_memory_cannot_hold_is_refused(samples: Samples) -> 
     with pytest.raises(worker.WorkerError, match=r"/dev/shm has \d+ MB free, and 1000000 loading processes hold up to"):
         data.training_batches(samples, values)
     data.check_room(0, 10**18)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_vanishes_in_mid_run_is_named(dataset: Path, tmp_path: Path, workers: int) -> None:
+    folder = shutil.copytree(dataset, tmp_path / "own")
+    samples = with_objects(read_split(folder, folder / "instances.json", folder / "index", masks=True).samples)
+    values = cell("retinanet_fpn")
+    values["runtime"]["data_workers"] = workers
+    batches = data.training_batches(samples, values)
+    next(batches)
+    gone = Path(samples[0].path)
+    gone.unlink()
+    with pytest.raises(worker.WorkerError, match=gone.name) as caught:
+        for _ in batches:
+            pass
+    assert caught.value.kind == "data"
