@@ -1,7 +1,8 @@
 """How long the verbs that read the store take when it is large, and how much memory.
 
-Records are made from those of real runs of the fake backend: many runs of 300 cells, each with a time of its own.
-Exits with 1 when a limit is missed at 10,000 records.
+Records are made from those of real runs of the fake backend: many runs of 300 cells, each with a time of its own and
+the AP of COCO's classes. The second of two calls counts, since the first one finds files in no cache, and makes the
+index; what that first call takes is told too. Exits with 1 when a limit is missed at 10,000 records.
 
     python benchmarks/store.py [RECORDS ...]
 """
@@ -24,6 +25,7 @@ from conftest import Zoo
 SIZES = (1_000, 10_000, 100_000)
 JUDGED, MOST_S, MOST_BYTES = 10_000, 2.0, 300 * 10**6
 VERBS = (("render",), ("status",), ("plan",))
+COCO_CLASSES = 80
 DETECTORS = ["faster-rcnn_c4", "faster-rcnn_fpn", "mask-rcnn_fpn", "retinanet_fpn"]
 
 
@@ -45,19 +47,21 @@ def fill(zoo: Zoo, count: int) -> None:
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(record["started_unix_s"]))
         record["run_id"] = f"{stamp}.000Z-{number % 65536:04x}"
         record["measurements"]["train"]["mean_s"] *= 1 + number % 7 / 100
+        for scores in (record["measurements"]["scores"]["box"], record["measurements"]["scores"]["mask"]):
+            if scores is not None:
+                scores["per_class"] = {f"class {category}": scores["ap"] for category in range(COCO_CLASSES)}
         folder = results / record["cell_id"]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{record['run_id']}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def measured(zoo: Zoo, verb: tuple[str, ...]) -> tuple[float, int]:
-    """Seconds and peak resident bytes of a call; the second of two, so that files are in memory."""
-    for _ in range(2):
-        started_s = time.perf_counter()
-        process = subprocess.Popen(zoo.command(*verb), cwd=zoo.root, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        took_s = time.perf_counter() - started_s
-        assert status == 0
+    """Seconds and peak resident bytes of a call."""
+    started_s = time.perf_counter()
+    process = subprocess.Popen(zoo.command(*verb), cwd=zoo.root, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    took_s = time.perf_counter() - started_s
+    assert status == 0
     return took_s, usage.ru_maxrss * 1024
 
 
@@ -69,10 +73,18 @@ def main(arguments: list[str]) -> int:
             zoo = Zoo(Path(folder))
             fill(zoo, count)
             for verb in VERBS:
+                (zoo.root / ".zoo-bench" / "records.json").unlink(missing_ok=True)
+                without_s, _ = measured(zoo, verb)
                 took_s, peak = measured(zoo, verb)
-                lines.append([f"{count:,}", " ".join(verb), f"{took_s:.2f}", f"{peak / 1e6:.0f}"])
+                lines.append([f"{count:,}", " ".join(verb), f"{without_s:.2f}", f"{took_s:.2f}", f"{peak / 1e6:.0f}"])
                 good = good and (count != JUDGED or (took_s <= MOST_S and peak <= MOST_BYTES))
-    heads = ["records", "verb", f"s (at most {MOST_S} at {JUDGED:,})", f"MB (at most {MOST_BYTES / 1e6:.0f})"]
+    heads = [
+        "records",
+        "verb",
+        "s without an index",
+        f"s (at most {MOST_S} at {JUDGED:,})",
+        f"MB (at most {MOST_BYTES / 1e6:.0f})",
+    ]
     print(tabulate(lines, headers=heads, tablefmt="pipe", disable_numparse=True))
     return 0 if good else 1
 
