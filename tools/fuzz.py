@@ -36,6 +36,7 @@ PROPERTIES = {
     "annotations": ("test_workers", "test_annotations_are_checked_and_packed_or_refused"),
     "index": ("test_workers", "test_an_index_that_is_none_is_made_again"),
     "detections": ("test_workers", "test_detections_are_scored_or_refused"),
+    "checkpoints": ("test_checkpoints", "test_a_checkpoint_is_plain_weights_or_refused"),
     "records": ("test_records", "test_a_record_is_refused_or_fit_for_every_verb"),
     "templates": ("test_documents", "test_a_template_is_filled_or_refused"),
     "markup of a document": ("test_documents", "test_no_value_changes_what_a_document_is_made_of"),
