@@ -4,14 +4,16 @@
 #   PYTEST_ARGS="-k render -x"    for pytest
 #   BACKEND=gluoncv               for `make smoke`: whose cells (torchvision)
 #   LOCK_ARGS=--upgrade           for `make locks`: newer versions, not only what the .in files ask for
+#   FUZZ_ARGS="--seconds 5 records"   for `make fuzz`: how long for each reader (60), and which
 
 .DEFAULT_GOAL := help
-.PHONY: help setup prepare smoke test lint bench locks clean
+.PHONY: help setup prepare smoke test lint bench fuzz locks clean
 
 PYTHON ?=
 PYTEST_ARGS ?=
 BACKEND ?= torchvision
 LOCK_ARGS ?=
+FUZZ_ARGS ?=
 export PYTHON
 # The tests start Python some thousand times: without its cache each would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -61,6 +63,9 @@ lint: prepare ## ruff, mypy, and that what old interpreters read keeps to Python
 bench: prepare ## the benchmarks of zoo-bench itself
 	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
 
+fuzz: prepare ## a minute for each reader of files that others wrote: fresh hostile ones, until one breaks it
+	$(BIN)/python tools/fuzz.py $(FUZZ_ARGS)
+
 locks: prepare ## resolve every lock again
 	$(COMPILE) --python-version 3.10 setup.py --extra dev requirements/dev.in --output-file requirements/dev.txt
 	$(COMPILE) --python-version 3.10 requirements/uv.in --output-file requirements/uv.txt
@@ -68,5 +73,5 @@ locks: prepare ## resolve every lock again
 	$(BIN)/python tools/locks.py $(LOCK)
 
 clean: ## remove what was made here, environments included; results stay
-	rm -rf .venv .zoo-bench build dist bench/*.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .zoo-bench build dist bench/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find bench models tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

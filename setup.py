@@ -100,6 +100,7 @@ setup(
             "build>=1.2",
             "flask>=3",
             "flask-cors>=5",
+            "hypothesis>=6.100",
             "moto[s3]>=5",
             "mypy>=1.15",
             "pre-commit>=3.7",

@@ -164,7 +164,7 @@ def read_split(images: Path, annotations: Path, index: Path, masks: bool) -> Spl
 def _readable(annotations: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise worker.WorkerError(f"cannot read the annotations {annotations}: {error!r}", kind="data") from error
 
 
@@ -202,13 +202,19 @@ def check_size(sample: Sample, height: int, width: int) -> None:
 
 
 def load_masks(sample: Sample) -> np.ndarray:
-    """The objects' masks as uint8 [N, height, width]; the sample is of a split that was read with masks."""
+    """The objects' masks as uint8 [N, height, width]; the sample is of a split that was read with masks.
+
+    Raises WorkerError of kind "data" for run lengths that are not of the image.
+    """
     shapes, size = sample.segmentations, [sample.height, sample.width]
     masks = np.zeros((len(shapes.runs), *size), dtype=np.uint8)
     for number, runs in enumerate(shapes.runs):
         if not runs:
             runs = rle.merge(rle.frPyObjects(shapes.polygons(number), *size))["counts"]
-        masks[number] = decoded(runs, size)
+        try:
+            masks[number] = decoded(runs, size)
+        except ValueError as error:
+            raise worker.WorkerError(f"cannot draw the masks of {sample.path}: {error}", kind="data") from error
     return masks
 
 

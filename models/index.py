@@ -22,6 +22,9 @@ import numpy as np
 VERSION = 1
 ALIGNMENT = 64
 LONGEST_HEADER = 1 << 20
+# Of an array: the type of its values, and of those with two dimensions how many columns they have.
+FLAT = {np.dtype(kind).str for kind in (np.int64, np.uint8)}
+COLUMNS = {"sizes": (2, np.int64), "boxes": (4, np.float32), "points": (2, np.float32)}
 
 
 class Index(NamedTuple):
@@ -135,15 +138,25 @@ def _read(path: Path, source: Dict[str, Any]) -> Optional[Index]:
         if first != _first_line(zlib.crc32(mapped[len(first) :])):
             return None
         content = json.loads(header)
-    except (OSError, ValueError):
+        return _arrays(mapped, len(first) + len(header), content["arrays"]) if content["source"] == source else None
+    except (OSError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return _arrays(mapped, len(first) + len(header), content["arrays"]) if content["source"] == source else None
 
 
 def _arrays(mapped: np.ndarray, begin: int, forms: Dict[str, Tuple[str, Any]]) -> Index:
     arrays = {}
     for name, (dtype, shape) in forms.items():
+        if not _fits(name, dtype, shape):
+            raise ValueError(f"{name} has a form that it never has")
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         arrays[name] = mapped[begin : begin + size].view(dtype).reshape(shape)
         begin += size + -size % ALIGNMENT
     return Index(**arrays)
+
+
+def _fits(name: str, dtype: str, shape: Any) -> bool:
+    """Whether an array is of a form that ours have: nobody knows what another would make of a file's bytes."""
+    if name in COLUMNS:
+        columns, kind = COLUMNS[name]
+        return dtype == np.dtype(kind).str and len(shape) == 2 and shape[1] == columns
+    return dtype in FLAT and len(shape) == 1

@@ -81,13 +81,15 @@ def _shapes(objects: List[Dict[str, Any]], sizes: np.ndarray) -> Dict[str, np.nd
     shapes = [item.get("segmentation", NO_SHAPE) for item in objects]
     polygons = [polygon for shape in shapes for polygon in shape.polygons]
     runs = [shape.runs for shape in shapes]
+    points = np.concatenate([*polygons, np.zeros(0, np.float32)]).reshape(-1, 2)
+    problem = _first_problem(objects, shapes, sizes) or _far_out(objects, shapes, points, sizes)
     return {
         "part_ends": np.cumsum(_whole(len(shape.polygons) for shape in shapes)),
         "polygon_ends": _ends(polygons) // 2,
-        "points": np.concatenate([*polygons, np.zeros(0, np.float32)]).reshape(-1, 2),
+        "points": points,
         "run_ends": _ends(runs),
         "runs": _bytes(runs),
-        "mask_problem": _bytes([_first_problem(objects, shapes, sizes).encode("utf-8")]),
+        "mask_problem": _bytes([problem.encode("utf-8")]),
     }
 
 
@@ -99,6 +101,21 @@ def _first_problem(objects: List[Dict[str, Any]], shapes: List[Shape], sizes: np
             found = f"object {item.get('id')} has run lengths of an image of height and width {shape.size}"
             return f"{found}, its own is {width} x {height}"
     return ""
+
+
+def _far_out(objects: List[Dict[str, Any]], shapes: List[Shape], points: np.ndarray, sizes: np.ndarray) -> str:
+    """Says which object has a corner so far outside of its image that drawing it would take all memory there is."""
+    polygons = [polygon for shape in shapes for polygon in shape.polygons]
+    if not polygons:
+        return ""
+    starts = (_ends(polygons) - _whole(map(len, polygons))) // 2
+    owners = np.repeat(np.arange(len(shapes)), [len(shape.polygons) for shape in shapes])
+    near = sizes[owners].astype(np.float64)
+    low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
+    wrong = np.flatnonzero(~((low >= -near) & (high <= 2 * near)).all(axis=1))  # so is what is no number
+    if not wrong.size:
+        return ""
+    return f"object {objects[owners[wrong[0]]].get('id')} has a corner far outside of its image"
 
 
 def _with_shape(item: Dict[str, Any]) -> Dict[str, Any]:
@@ -125,7 +142,8 @@ def _shape(segmentation: Any) -> Shape:
 def _run_lengths(counts: Any, size: List[int]) -> Shape:
     if isinstance(counts, list):
         counts = rle.frPyObjects({"counts": counts, "size": size}, *size)["counts"]
-    return Shape(runs=counts if isinstance(counts, bytes) else counts.encode("ascii"), size=size)
+    runs = counts if isinstance(counts, bytes) else counts.encode("ascii")
+    return Shape(runs=runs, size=size) if runs else BAD_SHAPE
 
 
 def _whole(numbers: Iterable[int]) -> np.ndarray:

@@ -199,11 +199,14 @@ def read_job(argv: Optional[List[str]] = None) -> Dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as stream:
             job = json.load(stream)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         parser.error(f"cannot read the job {path}: {error}")
     found = job.get("protocol") if isinstance(job, dict) else None
     if found != PROTOCOL:
-        parser.error(f"{path} has protocol {found}; this worker speaks {PROTOCOL}")
+        parser.error(f"{path} has protocol {found!r:.100}; this worker speaks {PROTOCOL}")
+    paths = job.get("paths")
+    if not isinstance(paths, dict) or not isinstance(paths.get("events"), str):
+        parser.error(f"{path} does not say where events are to be written: paths.events")
     return job
 
 
@@ -224,7 +227,11 @@ def error_kind(error: BaseException) -> str:
 def run(main: Callable[[Dict[str, Any], EventWriter], None], argv: Optional[List[str]] = None) -> int:
     """Read the job, call ``main(job, events)`` under a heartbeat, report how it ended; returns the exit code."""
     job = read_job(argv)
-    events = EventWriter(job["paths"]["events"])
+    try:
+        events = EventWriter(job["paths"]["events"])
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"events cannot be written to {job['paths']['events']!r}: {error}\n")
+        return 2
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _raise_stopped)
     # By its number, since sys.stderr may be an object without one: a crash in native code leaves its stack in

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 
 HUB = "hf://"
 # Of one letter it is a drive of Windows, which is no path here either.
+LONGEST_NAME = 255  # bytes
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -28,6 +29,8 @@ def _inside(path: str) -> str:
     """Refuse a path that leaves the workspace: a document would link it."""
     if not is_inside(path):
         raise ValueError(f"'{path}' is not in the workspace")
+    if any(len(part.encode()) > LONGEST_NAME for part in path.split("/")):
+        raise ValueError(f"a name in '{path}' is longer than any file's")
     return path
 
 
@@ -62,6 +65,6 @@ def _url(value: str) -> str:
     return value.rstrip("/")
 
 
-InsidePath = Annotated[str, AfterValidator(_inside)]
+InsidePath = Annotated[str, Field(max_length=1024), AfterValidator(_inside)]
 Address = Annotated[str, Field(max_length=1024), AfterValidator(_address)]
 Url = Annotated[str, Field(max_length=2048), AfterValidator(_url)]

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from zoo_bench.addresses import InsidePath
 from zoo_bench.errors import ConfigError, nearest
 from zoo_bench.recipe import Name, Positive, Precision, Strict
 from zoo_bench.workspace import Workspace, bundled_root
@@ -41,7 +42,7 @@ class Variant(Strict):
 
     about: str = Field(description="one line: what is installed, for which hardware")
     python: PythonVersions
-    lock: str | None = Field(
+    lock: InsidePath | None = Field(
         default=None,
         description="requirements with hashes, relative to the folder; none: zoo-bench's own interpreter",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ from zoo_bench.selector import matches
 # What of a cell says how much is measured and how closely it is watched, not what. The seed decides neither: runs with
 # several are one recipe.
 NOT_RECIPE = ("phases", "measure", "seed", "trust", "retry")
+# Of one profile; a matrix of a few lines could have more than fit into memory.
+MOST_CELLS = 10_000
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,11 @@ def expand(matrix: Matrix, profile_name: str | None = None, gpus: int | None = N
 
 
 def _coordinates(matrix: Matrix, axes: Axes) -> Iterator[Coordinates]:
-    product = itertools.product(axes.backend, axes.detector, axes.backbone, axes.schedule, axes.precision)
+    every = (axes.backend, axes.detector, axes.backbone, axes.schedule, axes.precision)
+    count = math.prod(map(len, every)) + len(matrix.include)
+    if count > MOST_CELLS:
+        raise ConfigError(f"the axes make {count} cells, and {MOST_CELLS} is the most", "leave something out")
+    product = itertools.product(*every)
     extra = ((one.backend, one.detector, one.backbone, one.schedule, one.precision) for one in matrix.include)
     return itertools.starmap(Coordinates, dict.fromkeys(itertools.chain(product, extra)))
 

@@ -49,6 +49,8 @@ REQUIRED_NUMBERS: dict[str, tuple[str, ...]] = {
 
 READ_BYTES = 2**24
 LONGEST_LINE = 2**20
+# No second, byte or iteration is counted so far; what is computed of larger numbers is soon beyond floats.
+LARGEST = 2**63
 # Signs of life, not of progress: a worker that only writes these has hung.
 NO_PROGRESS = frozenset(["heartbeat", "allocator_peak"])
 
@@ -131,8 +133,8 @@ class EventReader:
             read = json.loads(line, parse_constant=_refuse, parse_float=_float, parse_int=_int)
             fields = each_text(read, printable)
             protocol, name = fields.pop("protocol"), fields.pop("event")
-            event = Event(_name(name), float(fields.pop("time_s")), float(fields.pop("unix_s")), fields)
-        except (ValueError, KeyError, AttributeError, TypeError, RecursionError, OverflowError):
+            event = Event(_name(name), _time(fields.pop("time_s")), _time(fields.pop("unix_s")), fields)
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             self.malformed += 1
             return None
         if protocol != PROTOCOL:
@@ -151,13 +153,16 @@ def _refuse(constant: str) -> NoReturn:
 
 def _float(text: str) -> float:
     value = float(text)
-    return value if math.isfinite(value) else _refuse(text)
+    return value if abs(value) <= LARGEST else _refuse(text)
 
 
 def _int(text: str) -> int:
     value = int(text)
-    float(value)  # raises OverflowError for one that no figure can be made of
-    return value
+    return value if abs(value) <= LARGEST else _refuse(text)
+
+
+def _time(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else _refuse(repr(value))
 
 
 def _name(value: object) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, get_args
 
 from zoo_bench.columns import Column
@@ -18,6 +19,8 @@ OverGpus = Literal["max", "rank0", "sum"]
 MEMORY_COUNTS: tuple[MemoryCount, ...] = get_args(MemoryCount)
 OVER_GPUS: tuple[OverGpus, ...] = get_args(OverGpus)
 FELL_BACK = "NVML did not give memory per process: memory in use on the device, less what was in use before the job"
+
+RANKS_NAMED = 16
 
 
 @dataclass(frozen=True)
@@ -118,9 +121,10 @@ def _allocator(memory: Memory, definition: MemoryDefinition, gpus: int) -> Figur
     """Take the allocator's peaks; a rank that reported none leaves the largest and the sum unknown."""
     peaks: dict[int, AllocatorPeak] = {peak.rank: peak for peak in memory.allocator}
     ranks = range(1 if definition.over_gpus == "rank0" else gpus)
-    if any(rank not in peaks for rank in ranks):
-        missing = ", ".join(str(rank) for rank in ranks if rank not in peaks)
-        return Figure(None, remark=f"the worker reported no allocator peak of rank {missing}")
+    missing = list(islice((rank for rank in ranks if rank not in peaks), RANKS_NAMED + 1))
+    if missing:
+        named = ", ".join(map(str, missing[:RANKS_NAMED])) + (" and more" if len(missing) > RANKS_NAMED else "")
+        return Figure(None, remark=f"the worker reported no allocator peak of rank {named}")
     counts: list[int | None] = [
         peaks[rank].allocated_bytes if definition.count == "allocated" else peaks[rank].reserved_bytes for rank in ranks
     ]

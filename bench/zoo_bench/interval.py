@@ -40,13 +40,17 @@ NORMAL_QUANTILE = 1.959963984540054
 
 
 def bootstrap_interval(values: Floats) -> Interval | None:
-    """Return the 95 % interval of the mean of finite values in order of time; None for fewer than `LEAST_VALUES`."""
+    """Return the 95 % interval of the mean of finite values in order of time; None for fewer than `LEAST_VALUES`, and
+    where none can be computed.
+    """
     count = len(values)
     if count < LEAST_VALUES:
         return None
     mean = float(np.mean(values))
     if np.ptp(values) == 0:
         return Interval(low=mean, high=mean)
+    if np.var(values) == 0:  # so small that their squares are nothing
+        return None
     length, lost = _block_length(values)
     averages = _block_averages(values - mean, length)
     blocks = round(count / length)
@@ -58,7 +62,8 @@ def bootstrap_interval(values: Floats) -> Interval | None:
         * _student_quantile(FREEDOM * (blocks - 1))
         / NORMAL_QUANTILE
     )
-    return Interval(low=mean + factor * float(low), high=mean + factor * float(high))
+    bounds = mean + factor * float(low), mean + factor * float(high)
+    return Interval(low=bounds[0], high=bounds[1]) if all(map(math.isfinite, bounds)) else None
 
 
 def long_run_variance(values: Floats) -> float:

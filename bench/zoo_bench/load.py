@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from zoo_bench.selector import check
 from zoo_bench.yamlfile import Loc, YamlFileError, describe_lines, dotted, line_of, load_model
 
 Problem = tuple[Loc, str]
+# That the declared names could make, used or not.
+MOST_NAMES = 200_000
 
 
 def load_matrix(path: Path) -> Matrix:
@@ -29,7 +32,9 @@ def load_matrix(path: Path) -> Matrix:
     lines = describe_lines(path)
     problems = [
         f"{path}:{line_of(lines, loc)}: {dotted(loc)}: {what}"
-        for loc, what in [*_undeclared(matrix), *_datasets(matrix)] or _idle_selectors(matrix) or _unfit_cells(matrix)
+        for loc, what in [*_undeclared(matrix), *_datasets(matrix), *_too_many(matrix)]
+        or _idle_selectors(matrix)
+        or _unfit_cells(matrix)
     ]
     if problems:
         raise YamlFileError(problems)
@@ -85,6 +90,13 @@ def _datasets(matrix: Matrix) -> list[Problem]:
             what = f"{dataset.min_side} is larger than max_side, {dataset.max_side}"
             problems.append((("datasets", name, "min_side"), what))
     return problems
+
+
+def _too_many(matrix: Matrix) -> list[Problem]:
+    """More names than can be looked through."""
+    declared = (_backends(matrix), matrix.detectors, matrix.backbones, matrix.schedules, PRECISIONS, matrix.datasets)
+    count = math.prod(map(len, declared))
+    return [((), f"its names could make {count} cells, and {MOST_NAMES} is the most")] if count > MOST_NAMES else []
 
 
 def _names(value: str | tuple[str, ...] | None) -> tuple[str, ...]:

@@ -8,13 +8,22 @@ from urllib.parse import quote
 
 from tabulate import tabulate
 
-SPECIAL = re.compile(r"([\\`*\[\]|])")
+SPECIAL = re.compile(r"([\\`*\[\]|~])")
+# Between letters or digits it is none: most names have some.
+EMPHASIS = re.compile(r"(?<![^\W_])_+|_+(?![^\W_])")
+# What makes a heading, a list, a quotation or a line across the page of a text that begins a line.
+OPENING = re.compile(r"^(>|[#+=-](?=[#=\s-]|$))")
+NUMBERED = re.compile(r"^(\d+)([.)])(?=\s|$)")
 
 
 def escape(value: object) -> str:
-    """Return `value` as one line of literal Markdown text: no table cell, link, tag or footnote can start in it."""
+    """Return `value` as one line of literal Markdown text, wherever it is put: it is no heading or list, and no table
+    cell, link, tag, emphasis or footnote can start in it.
+    """
     line = " ".join("".join(char if char.isprintable() else " " for char in str(value)).split())
-    return SPECIAL.sub(r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;"))
+    line = SPECIAL.sub(r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;"))
+    line = EMPHASIS.sub(lambda found: r"\_" * len(found[0]), line)
+    return NUMBERED.sub(r"\1\\\2", OPENING.sub(r"\\\1", line))
 
 
 def link(text: str, target: str) -> str:

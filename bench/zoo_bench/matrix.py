@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from zoo_bench.addresses import HUB, Address, Url, is_inside
+from zoo_bench.addresses import HUB, Address, InsidePath, Url, is_inside
 from zoo_bench.errors import ConfigError, nearest
 from zoo_bench.recipe import Count, Name, PartialSchedule, PartialValues, Precision, Seed, Strict
 
@@ -17,8 +17,8 @@ Images = Annotated[int, Field(ge=1, le=1_000_000)]
 class SplitFiles(Strict):
     """Where one split of a COCO-format dataset lies, relative to the dataset's root."""
 
-    images: str
-    annotations: str
+    images: InsidePath
+    annotations: InsidePath
 
 
 class CocoDataset(Strict):

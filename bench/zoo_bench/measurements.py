@@ -16,7 +16,8 @@ from zoo_bench.recipe import Strict
 EndedBy = Literal["schedule", "cap", "precision"]
 EnergySource = Literal["counter", "power"]
 Amount = Annotated[float, Field(ge=0)]
-Whole = Annotated[int, Field(ge=0)]
+LARGEST = 2**63 - 1
+Whole = Annotated[int, Field(ge=0, le=LARGEST)]
 
 
 class Interval(Strict):
@@ -50,7 +51,7 @@ class TrainTiming(Strict):
     iterations_measured: Whole
     iterations_cut: Whole = 0
     pauses_cut: Whole = 0
-    batch_size: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[Whole, Field(ge=1)]
     mean_s: Annotated[float, Field(gt=0)]
     interval: Interval | None = None
     median_s: Amount
@@ -72,7 +73,7 @@ class InferTiming(Strict):
     `interval` (95 %) is of forward + postprocess; None where too few images were timed.
     """
 
-    images: Annotated[int, Field(ge=1)]
+    images: Annotated[Whole, Field(ge=1)]
     load_s: Amount
     preprocess_s: Amount
     forward_s: Amount
@@ -96,16 +97,16 @@ class InferTiming(Strict):
 class GpuMemory(Strict):
     """Peaks of one GPU; None where NVML did not say."""
 
-    index: int
+    index: Whole
     nvml_process_bytes: Whole | None
-    nvml_delta_bytes: int | None = None
+    nvml_delta_bytes: Annotated[int, Field(ge=-LARGEST, le=LARGEST)] | None = None
     nvml_used_bytes: Whole | None
 
 
 class AllocatorPeak(Strict):
     """Peaks of one rank's allocator, as the framework counts them."""
 
-    rank: int
+    rank: Whole
     device: str
     allocated_bytes: Whole
     reserved_bytes: Whole
@@ -141,7 +142,7 @@ class Energy(Strict):
     joules_per_iteration: Amount | None
     kwh: Amount
     source: EnergySource
-    gpus: int
+    gpus: Whole
 
 
 class SamplingPeriod(Strict):

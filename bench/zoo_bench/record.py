@@ -6,14 +6,15 @@ older one lacks is read as absent.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from zoo_bench.addresses import Address, InsidePath, Url
-from zoo_bench.measurements import Measurements
+from zoo_bench.measurements import Measurements, Whole
 from zoo_bench.noise import Noise
-from zoo_bench.recipe import WORKER_PHASES, Count, Phase, Strict
+from zoo_bench.recipe import NAME, WORKER_PHASES, Count, Name, Phase, Positive, Strict
 from zoo_bench.revision import Revision
 
 Status = Literal["succeeded", "failed", "out_of_memory", "timed_out", "hung", "diverged", "interrupted", "quarantined"]
@@ -38,7 +39,7 @@ class Checkpoint(Strict):
 
     file: InsidePath
     sha256: str
-    bytes: int
+    bytes: Whole
     trained: bool
     given: bool
 
@@ -64,29 +65,74 @@ class Published(Strict):
     log: PublishedFile
 
 
-class _Gpu(BaseModel):
+class _Taken(BaseModel):
+    """Values that are checked, and then read where they stand: so none may be of a type that would be converted."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _Gpu(_Taken):
+    index: Count | None = None
     name: str
 
 
-class _Machine(BaseModel):
+class _Machine(_Taken):
     """What readers of records take for granted in `machine`."""
 
-    gpus: tuple[_Gpu, ...] = ()
+    gpus: Sequence[_Gpu] = ()
+    name: str | None = None
+    cpu: str = ""
+    cores: Count | None = None
+    memory_bytes: Whole | None = None
+    os: str | None = None
+    kernel: str | None = None
+    interconnect: str | None = None
+    container: str | None = None
+    driver: str | None = None
+    cuda_driver: str | None = None
 
 
-class _Measure(BaseModel):
-    evaluate_images: int | None
+class _Measure(_Taken):
+    evaluate_images: Count | None
+    train_half_width: float | None = None
 
 
-class _Cell(BaseModel):
+class _Input(_Taken):
+    min_size: Positive
+    max_size: Positive
+
+
+class _Optimizer(_Taken):
+    lr: Annotated[float, Field(gt=0)]
+
+
+class _LrSchedule(_Taken):
+    iterations: Count
+    milestones: Sequence[Count]
+    warmup_iterations: Count
+
+
+class _Recipe(_Taken):
+    base_batch_size: Positive | None = None
+    input: _Input
+    optimizer: _Optimizer
+    lr_schedule: _LrSchedule
+
+
+class _Cell(_Taken):
     """What readers of records take for granted in `cell`."""
 
     dataset: str
     gpus: Count
     measure: _Measure
+    backend: str
+    masks: bool
+    precision: str
+    images_per_gpu: Positive
+    recipe: _Recipe
 
 
-class _Files(BaseModel):
+class _Files(_Taken):
     """What readers of records take for granted in `files`."""
 
     log: str
@@ -110,8 +156,8 @@ class Record(Strict):
     """One run of one cell."""
 
     schema_version: Literal[1, 2, 3] = 3
-    run_id: str
-    cell_id: str
+    run_id: Name
+    cell_id: Annotated[str, Field(pattern=f"^{NAME}/{NAME}$", max_length=220)]
     profile: str
     cell: Annotated[dict[str, Any], _holding(_Cell)] = Field(
         description="every value of the cell, as the worker got it"

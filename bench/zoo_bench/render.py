@@ -6,9 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import FileSystemLoader, StrictUndefined
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from zoo_bench.columns import COLUMNS, WITH_ENERGY, Column
 from zoo_bench.document import DEFAULT_OPTIONS, DocumentOptions, comment
 from zoo_bench.errors import ConfigError
@@ -21,6 +18,7 @@ from zoo_bench.provenance import CurrentInputs
 from zoo_bench.record import Record
 from zoo_bench.remarks import Ground, remarks
 from zoo_bench.runs import Runs
+from zoo_bench.sandbox import Sandbox
 from zoo_bench.table import Row, build_row
 from zoo_bench.units import BACKEND_HEAD, COLUMN_HEADS, HOST_MEMORY_HEAD, NAME_HEADS, PRECISION_HEAD, written
 
@@ -100,14 +98,7 @@ def render(
 
 
 def _fill(template_folders: Sequence[Path], values: Mapping[str, object]) -> str:
-    environment = ImmutableSandboxedEnvironment(
-        loader=FileSystemLoader(template_folders),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # Markdown, not HTML: every value goes through the md filter instead
-    )
+    environment = Sandbox(template_folders)
     environment.filters["md"] = escape
     try:
         return environment.get_template(TEMPLATE).render(values)

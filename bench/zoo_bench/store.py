@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import calendar
+import contextlib
 import glob
+import json
 import os
 import re
 import secrets
@@ -16,10 +18,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from zoo_bench.bounded import MIB, read_bytes
 from zoo_bench.errors import StoreError
 from zoo_bench.record import Record
 from zoo_bench.runs import Runs, Summary
 from zoo_bench.store_index import Known, read_index, stamp_of, write_index
+from zoo_bench.text import each_text, printable
 
 RUNS = "runs"
 CHECKPOINTS = "checkpoints"
@@ -27,6 +31,11 @@ FINGERPRINT_DIGITS = 16
 LOCKS = "locks"
 RUN_ID = re.compile(r"\d{8}T\d{6}\.\d{3}Z-[0-9a-f]{4}")
 NOT_RECORDS = (RUNS, CHECKPOINTS, LOCKS)
+# A record takes some 10 KB; with the AP of a thousand classes 100.
+MOST_BYTES = 16 * MIB
+# What may stand for a character that a terminal takes for a command; that it does is looked at only then.
+MAYBE_UNPRINTABLE = re.compile(rb"\\[bfru]|[^\x00-\x7e]")
+UNREADABLE = (OSError, ValueError, RecursionError)
 
 
 def new_run_id(after: str = "") -> str:
@@ -38,9 +47,20 @@ def new_run_id(after: str = "") -> str:
     moment = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now_s))}.{int(now_s % 1 * 1000):03}Z"
     last = after.partition("-")[0]
     if moment <= last:
-        seconds = calendar.timegm(time.strptime(last[:15], "%Y%m%dT%H%M%S")) + 1
-        moment = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(seconds))}.000Z"
+        moment = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(_began_s(last) + 1))}.000Z"
     return f"{moment}-{secrets.token_hex(2)}"
+
+
+def _began_s(run_id: str) -> int:
+    """Return the Unix second that a run's id begins with. Raises ValueError where there is none like it."""
+    return calendar.timegm(time.strptime(run_id[:15], "%Y%m%dT%H%M%S"))
+
+
+def _is_run(name: str) -> bool:
+    """Tell whether a folder has a run's id for a name; 31 February is none."""
+    with contextlib.suppress(ValueError):
+        return RUN_ID.fullmatch(name) is not None and _began_s(name) >= 0
+    return False
 
 
 @dataclass(frozen=True)
@@ -61,7 +81,7 @@ class Store:
     def new_run_id(self) -> str:
         """Return the id of a run that begins now; it sorts behind those of all runs that have left a folder here."""
         folder = self.root / RUNS
-        names = (path.name for path in folder.iterdir() if RUN_ID.fullmatch(path.name)) if folder.is_dir() else ()
+        names = (path.name for path in folder.iterdir() if _is_run(path.name)) if folder.is_dir() else ()
         return new_run_id(max(names, default=""))
 
     def run_folder(self, run_id: str) -> Path:
@@ -123,7 +143,7 @@ class Store:
                 stamp = stamp_of(path)
                 same = before is not None and before.stamp == stamp
                 found[name] = before if before and same else Known(stamp, Summary.of(_read(path)))
-            except (OSError, ValueError) as error:
+            except UNREADABLE as error:
                 problems.append(f"{path}: {_first_line(error)}")
         return found, problems
 
@@ -142,12 +162,15 @@ def read_record(path: Path) -> Record:
     """
     try:
         return _read(path)
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise StoreError(f"{path}: {_first_line(error)}", "name a record: a JSON file under results/") from None
 
 
 def _read(path: Path) -> Record:
-    return Record.model_validate_json(path.read_bytes())
+    content = read_bytes(path, MOST_BYTES)
+    if MAYBE_UNPRINTABLE.search(content):
+        content = json.dumps(each_text(json.loads(content), printable)).encode()
+    return Record.model_validate_json(content)
 
 
 def _first_line(error: Exception) -> str:

@@ -10,11 +10,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from yaml.constructor import ConstructorError
 
+from zoo_bench.bounded import MIB, read_bytes
 from zoo_bench.errors import ConfigError, nearest
 
 Loc = tuple[str | int, ...]
 # Aliases can make a small file as large as one likes.
 MOST_NODES = 100_000
+MOST_BYTES = MIB  # ours has 10 KB
 TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge"))
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -83,7 +85,7 @@ def line_of(lines: dict[Loc, int], loc: Loc) -> int:
 
 def _read(path: Path) -> tuple[Any, dict[Loc, int], list[str]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, MOST_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise YamlFileError([f"{path}: cannot be read: {error}"]) from None
     walk = _Walk(path)
@@ -131,6 +133,8 @@ class _Walk:
                 self.visit(value, (*loc, index))
 
     def _key(self, key: yaml.Node, loc: Loc, seen: set[str]) -> None:
+        if not isinstance(key, yaml.ScalarNode):  # and its text could be without end
+            raise ConstructorError(problem="a key is text; quote it", problem_mark=key.start_mark)
         name, line = str(key.value), key.start_mark.line + 1
         inner = (*loc, name)
         if name in seen:

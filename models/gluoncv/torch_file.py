@@ -7,6 +7,7 @@ understood; everything else that a pickle can name is refused.
 
 import io
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -25,6 +26,7 @@ DTYPES = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
+MOST_NUMBERED = 10**6
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
@@ -52,6 +54,8 @@ class _Tensor:
         last = self._offset + sum((size - 1) * stride for size, stride in zip(self._size, self._stride))
         if min((self._offset, *self._size, *self._stride)) < 0 or (0 not in self._size and last >= len(values)):
             raise ValueError("a tensor reaches beyond its storage")
+        if np.prod(self._size, dtype=np.float64) > len(values):  # of no step, a number stands for as many as one likes
+            raise ValueError("a tensor is larger than its storage")
         steps = tuple(stride * values.itemsize for stride in self._stride)
         view = np.lib.stride_tricks.as_strided(values[self._offset :], self._size, steps)
         return np.array(view)
@@ -72,6 +76,8 @@ class _Names(pickle.Unpickler):
 
     def __init__(self, stream: BinaryIO, storage_of: Callable[[Tuple[Any, ...]], _Storage]) -> None:
         super().__init__(stream)
+        self._stream = stream
+        self._begin = stream.tell()
         self._storage_of = storage_of
 
     def find_class(self, module: str, name: str) -> Any:
@@ -86,6 +92,15 @@ class _Names(pickle.Unpickler):
         if module == "torch" and name in DTYPES:
             return DTYPES[name]
         raise pickle.UnpicklingError(f"it names {module}.{name}, which weights do not need")
+
+    def load(self) -> Any:
+        """What the pickle at this place makes. Raises UnpicklingError where it numbers more than it could hold."""
+        for opcode, argument, _ in pickletools.genops(self._stream):
+            # The table of what has a number is as long as the largest of them, which is gigabytes for a few bytes.
+            if "PUT" in opcode.name and argument > MOST_NUMBERED:
+                raise pickle.UnpicklingError(f"it numbers something {argument}")
+        self._stream.seek(self._begin)
+        return super().load()
 
     def persistent_load(self, pid: Tuple[Any, ...]) -> _Storage:
         """The storage that an id of the form ("storage", type, key, device, count) stands for."""
@@ -116,14 +131,19 @@ def _read_zip(path: Path) -> Dict[str, Any]:
         folder = next(name for name in archive.namelist() if name.endswith("/data.pkl"))[: -len("data.pkl")]
         storages: Dict[str, _Storage] = {}
 
+        def read(name: str) -> bytes:
+            if archive.getinfo(name).file_size > path.stat().st_size:  # PyTorch compresses nothing
+                raise ValueError(f"{name} is larger than the file that it is in")
+            return archive.read(name)
+
         def storage_of(pid: Tuple[Any, ...]) -> _Storage:
             _, dtype, key, _, count = pid[:5]
             if key not in storages:
                 storages[key] = _Storage(dtype, count)
-                storages[key].values = np.frombuffer(archive.read(f"{folder}data/{key}"), dtype)
+                storages[key].values = np.frombuffer(read(f"{folder}data/{key}"), dtype)
             return storages[key]
 
-        return dict(_Names(io.BytesIO(archive.read(folder + "data.pkl")), storage_of).load())
+        return dict(_Names(io.BytesIO(read(folder + "data.pkl")), storage_of).load())
 
 
 def _read_legacy(path: Path) -> Dict[str, Any]:

@@ -56,7 +56,7 @@ def read_category_ids(path: Path) -> Optional[Tuple[int, ...]]:
         with safe_open(str(path), "np") as stream:
             metadata = stream.metadata() or {}
         return _category_ids(json.loads(metadata[CATEGORIES])) if CATEGORIES in metadata else None
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
+    except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise _unreadable(path, error) from error
 
 
@@ -88,7 +88,7 @@ def read_state(path: Path) -> Dict[str, np.ndarray]:
         if not path.is_file():
             raise FileNotFoundError(f"there is no weights file {path}")
         return {name.split(":", 1)[-1]: value.asnumpy() for name, value in mx.nd.load(str(path)).items()}
-    except (OSError, SafetensorError, mx.base.MXNetError, AttributeError, TypeError) as error:
+    except Exception as error:  # of a damaged file the readers raise whatever its bytes lead to
         raise _unreadable(path, error) from error
 
 

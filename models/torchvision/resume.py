@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -93,7 +92,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         if not isinstance(state, dict) or not isinstance(state.get("iteration"), int):
             raise ValueError("it is no checkpoint of a training")
         return state
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # noqa: BLE001 - of a damaged file PyTorch's reader raises whatever its bytes lead to
         sys.stderr.write(f"passed over the checkpoint {path}: {_first_line(error)}\n")
         return None
 

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from zoo_bench.datasets.check_segmentation import segmentation_fault
-from zoo_bench.datasets.coco import is_finite, is_number, json_type, read_json, structure_fault
+from zoo_bench.datasets.coco import MOST_SIDE, is_finite, is_number, json_type, read_json, structure_fault
 from zoo_bench.datasets.findings import Findings, Problem, to_text
 from zoo_bench.errors import DatasetError
 
@@ -131,6 +131,9 @@ def _check_images(entries: list[Any], findings: Findings) -> _Images:
         if min(size) < 1:
             findings.error("malformed entry", f"images[{position}]: its size is {size[0]} x {size[1]}")
             continue
+        if max(size) > MOST_SIDE:
+            findings.error("malformed entry", f"images[{position}]: a side of it is longer than {MOST_SIDE} pixels")
+            continue
         if not _stays_inside(name):
             findings.error("file name leads out of the image folder", f"image {number}: {name!r}")
             continue
@@ -148,6 +151,7 @@ def _stays_inside(name: str) -> bool:
 
 def _check_categories(entries: list[Any], findings: Findings) -> frozenset[int]:
     known: dict[int, str] = {}
+    names: set[str] = set()
     for position, entry in enumerate(entries):
         if not _well_formed(entry, _CATEGORY_KEYS, f"categories[{position}]", findings):
             continue
@@ -156,9 +160,9 @@ def _check_categories(entries: list[Any], findings: Findings) -> frozenset[int]:
             findings.error("category id below 1", f"{name!r} has id {number}; 0 stands for the background")
         if number in known:
             findings.error("duplicate category id", f"{number}: {known[number]!r} and {name!r}")
-        elif name in known.values():
+        elif name in names:
             findings.error("duplicate category name", f"{name!r} has id {number} and an earlier one")
-        known.setdefault(number, name)
+        names.add(known.setdefault(number, name))
     return frozenset(known)
 
 

@@ -8,13 +8,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from math import isfinite
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from zoo_bench.bounded import read_bytes
 from zoo_bench.errors import DatasetError
 
 _CHUNK_BYTES = 1 << 20
+LARGEST = 2**63
+# COCO's largest file has 450 MB, those of the largest data sets some GB.
+MOST_BYTES = 8 * 2**30
+#: Pixels of an image's side.
+MOST_SIDE = 1_000_000
 
 
 def read_json(path: Path) -> Any:
@@ -22,7 +27,7 @@ def read_json(path: Path) -> Any:
     if path.exists() and not path.is_file():  # a fifo would be waited for
         raise DatasetError(f"{path} is not a regular file", hint="Is this the right path?")
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_bytes(path, MOST_BYTES))
     except json.JSONDecodeError as error:
         raise DatasetError(
             f"{path}: line {error.lineno}, column {error.colno}: not JSON: {error.msg}",
@@ -73,11 +78,8 @@ def is_number(value: Any) -> TypeGuard[float]:
 
 
 def is_finite(value: float) -> bool:
-    """Whether a JSON number is neither NaN nor infinite, nor an integer beyond what floating point holds."""
-    try:
-        return isfinite(value)
-    except OverflowError:
-        return False
+    """Whether a JSON number is neither NaN nor infinite, nor so large that sums and products of it soon are."""
+    return abs(value) <= LARGEST
 
 
 def file_sha256(path: Path) -> str:

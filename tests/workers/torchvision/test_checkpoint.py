@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -87,6 +88,30 @@ def test_garbage_and_missing_files_are_readable_errors(name: str, tmp_path: Path
     assert f"there is no weights file {tmp_path / name}" in data_error(nn.Linear(2, 2), tmp_path / name)
     (tmp_path / name).write_bytes(b"<html>404</html>")
     assert "is neither safetensors nor a PyTorch file" in data_error(nn.Linear(2, 2), tmp_path / name)
+
+
+def damaged(content: bytes, random: Random) -> bytes:
+    """A few bytes replaced, a piece repeated, or the end cut off."""
+    for _ in range(random.randint(1, 4)):
+        start = random.randrange(len(content))
+        end = start + random.choice([0, 1, 1, 8, 100])
+        piece = random.choice([b"", bytes([random.randrange(256)]), b"\xff" * 8, content[start : start + 20]])
+        content = content[:start] if random.random() < 0.1 and start else content[:start] + piece + content[end:]
+    return content
+
+
+@pytest.mark.parametrize("name", ["model.pth", "model.safetensors"])
+def test_damaged_files_are_read_or_refused(name: str, tmp_path: Path) -> None:
+    checkpoint.save_weights(nn.Linear(2, 3), tmp_path / "model.safetensors")
+    torch.save(nn.Linear(2, 3).state_dict(), tmp_path / "model.pth", _use_new_zipfile_serialization=False)
+    content, random = (tmp_path / name).read_bytes(), Random(0)
+    for _ in range(500):
+        (tmp_path / name).write_bytes(damaged(content, random))
+        try:
+            checkpoint.read_state(tmp_path / name)
+        except worker.WorkerError as error:
+            kind = error.kind
+            assert kind == "data"
 
 
 def test_the_published_files_get_an_epsilon_of_zero_by_their_content(

@@ -1,0 +1,19 @@
+"""Reading files that others wrote: regular ones alone, and no more of them than any real one holds."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+MIB = 2**20
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """Return what a file holds. Raises OSError for one that cannot be read, is no file (a fifo), or holds too much."""
+    if path.exists() and not path.is_file():  # a fifo would be waited for, a device never ends
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    with path.open("rb") as stream:
+        if os.fstat(stream.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, f"it is larger than {most // MIB} MiB", str(path))
+        return stream.read(most)
