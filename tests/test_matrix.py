@@ -98,6 +98,7 @@ def test_profiles_that_only_measure_less_share_the_recipe() -> None:
         ("  dataset: coco_2017\n", "  precision: fp32\n", "  dataset: coco_2017", "defaults.precision: unknown key"),
         ("box_loss_beta: 0.11", "box_loss_beta: -1", "model: {box_loss_beta: 0.11", "greater than or equal to 0"),
         ("base_batch_size: 16", "base_batch_size: 0", "    base_batch_size: 16", "greater than or equal to 1"),
+        ("base_batch_size: 16", "base_batch_size: true", "    base_batch_size: 16", "valid integer, found True"),
     ],
 )
 def test_an_error_names_line_key_and_nearest_name(

@@ -230,6 +230,7 @@ def test_no_record_holds_a_credential(zoo: Zoo, monkeypatch: pytest.MonkeyPatch)
         ({"address": "s3://zoo", "url": "%2Fetc"}, "expected a path in the workspace"),
         ({"address": "ssh://me@host/zoo", "url": "https://z/"}, "credentials come from the environment"),
         ({"address": "S3://bucket/zoo"}, "url: needed"),
+        ({"address": "published", "url": "publisehd"}, "url: files in 'published' are not found under 'publisehd'"),
     ],
 )
 def test_addresses_that_would_not_do_are_refused(zoo: Zoo, values: dict[str, str], told: str) -> None:

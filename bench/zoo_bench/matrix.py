@@ -128,6 +128,8 @@ class Publish(Strict):
     def _readers_find_it(self) -> Publish:
         if self.url is None and not self.address.startswith(HUB) and not is_inside(self.address):
             raise ValueError(f"url: needed, since '{self.address}' does not tell where readers find the files")
+        if self.url is not None and is_inside(self.address) and is_inside(self.url) and self.url != self.address:
+            raise ValueError(f"url: files in '{self.address}' are not found under '{self.url}'; leave url out")
         return self
 
 

@@ -24,9 +24,10 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]*"
 Name = Annotated[str, Field(pattern=f"^{NAME}$", max_length=64)]
 MOST = 10**9
-Positive = Annotated[int, Field(ge=1, le=MOST)]
-Count = Annotated[int, Field(ge=0, le=MOST)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+# Strict: yes and no are no numbers, and nor is text that reads like one.
+Positive = Annotated[int, Field(ge=1, le=MOST, strict=True)]
+Count = Annotated[int, Field(ge=0, le=MOST, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
