@@ -45,6 +45,8 @@ def pack(annotations: Path) -> Index:
     objects.sort(key=lambda item: number_of[item["image_id"]])
     numbers = _whole(number_of[item["image_id"]] for item in objects)
     sizes = _whole(chain.from_iterable((image["width"], image["height"]) for image in images)).reshape(-1, 2)
+    if (sizes < 1).any():
+        raise ValueError("one of its images has no area")
     boxes = _corners(objects, sizes[numbers])
     kept = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
     objects = [objects[number] for number in kept]

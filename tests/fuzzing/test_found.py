@@ -319,6 +319,14 @@ def drawn(path: Path, index: Path) -> list[Any]:
     return [coco.load_masks(sample) for sample in samples]
 
 
+@pytest.mark.parametrize("side", [-64, 0, 10**400, "wide", None])
+def test_an_image_of_no_size_is_refused_by_a_worker(tmp_path: Path, side: object) -> None:
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(changed(origins.annotations(), ("images", 0, "width"), side)), encoding="utf-8")
+    with pytest.raises(worker.WorkerError, match="cannot read the annotations"):
+        drawn(path, tmp_path)
+
+
 def test_deep_annotations_are_refused_by_a_worker(tmp_path: Path) -> None:
     path = tmp_path / "instances.json"
     path.write_text("[" * 100_000, encoding="utf-8")
