@@ -134,13 +134,14 @@ def check_room(workers: int, batch_bytes: int) -> None:
     Containers have 64 MB of it unless told otherwise. ``batch_bytes`` is what all ranks load for one iteration.
     """
     try:
-        free = os.statvfs(SHARED_MEMORY)
+        found = os.statvfs(SHARED_MEMORY)
     except OSError:  # another system, which shares memory in another way
         return
-    needed, there = workers * PREFETCHED * batch_bytes, free.f_bavail * free.f_frsize
+    # Its size, not what is free: of several ranks one looks while others load already.
+    needed, there = workers * PREFETCHED * batch_bytes, found.f_blocks * found.f_frsize
     if needed > there:
         raise worker.WorkerError(
-            f"{SHARED_MEMORY} has {there / 1e6:.0f} MB free, and {workers} loading processes hold up to "
+            f"{SHARED_MEMORY} has {there / 1e6:.0f} MB, and {workers} loading processes hold up to "
             f"{needed / 1e6:.0f} MB there: give the container more (docker run --shm-size=8g), or set "
             "runtime.data_workers to less"
         )
