@@ -70,6 +70,16 @@ def test_the_last_words_of_a_hung_worker_are_told(zoo: Zoo) -> None:
     assert "no progress for 2 s, after step 3; its log then ended with: no room left; its processes" in ran(zoo).reason
 
 
+def test_a_workspace_whose_path_is_no_text_is_one(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    folder.mkdir()
+    odd = Zoo(folder)
+    odd.options(child="session")
+    done = odd.call("run", *RETINANET)
+    assert done.returncode == 0, done.stderr
+    assert nothing_left(folder, within_s=0.0)
+
+
 def test_a_worker_that_ignores_every_request_is_killed(zoo: Zoo) -> None:
     started = time.monotonic()
     record = ran(faulty(zoo, "train", "deaf"))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from node_zoo import NodeZoo
 from simulated_node.curve import Curve
 from simulated_node.node import GIB, Process
+
+from zoo_bench.locks import is_held
 
 
 @pytest.fixture
@@ -43,9 +47,29 @@ def test_the_next_cell_begins_on_another_gpu(clinging: NodeZoo) -> None:
     place(clinging, gpus=2)
     done = clinging.call("run")
     assert done.returncode == 0, done.stderr
-    said = "GPU 0 is set aside: 10 s after the job has ended, 2.0 GB more of its memory are in use than before it"
+    said = "GPU 0 is set aside: the job has ended, and 2.0 GB more of its memory are in use than before it"
     assert said in done.stderr
     assert gpus_used(clinging) == [0, 1]
+
+
+def test_a_gpu_that_is_free_again_is_let_go_while_the_next_cell_runs(clinging: NodeZoo) -> None:
+    clinging.options(pid_file=str(clinging.root / "worker.pid"), iteration_s=0.3)
+    place(clinging, gpus=2)
+    with subprocess.Popen(clinging.command("run"), cwd=clinging.root, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "is set aside" not in process.stderr.readline():
+            assert process.poll() is None
+        samples = (clinging.root / clinging.records[0].files["samples"]).read_text(encoding="utf-8")
+        uuid = json.loads(samples.partition("\n")[0])["gpus"][0]["uuid"]
+        lease = Path(os.environ["ZOO_BENCH_LEASES"]) / f"{uuid}.lock"
+        assert is_held(lease)
+        (clinging.root / "stranger.pid").write_text("")
+        while is_held(lease):
+            assert process.poll() is None
+            time.sleep(0.1)
+        assert len(clinging.records) == 1
+        process.communicate(timeout=60)
+    assert process.returncode == 0
 
 
 def test_the_next_cell_waits_for_the_only_gpu(clinging: NodeZoo) -> None:

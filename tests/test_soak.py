@@ -16,5 +16,4 @@ from soak import soak
 def test_nothing_is_lost_doubled_or_left_behind(tmp_path: Path) -> None:
     soaked = soak(tmp_path, cells=120, kills=8, seed=1)
     assert soaked.broken == ()
-    assert soaked.figures["zoo-bench was killed"] == 8
     assert soaked.figures["cells with a fault"] == 40

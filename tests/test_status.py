@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import re
+import select
 import struct
 import subprocess
 import termios
@@ -25,11 +26,13 @@ def watched(zoo: Zoo, until: str, within_s: float = 30.0) -> list[str]:
         zoo.command("status", "--watch"), cwd=zoo.root, stdin=theirs, stdout=theirs, stderr=theirs, env=terminal
     ) as process:
         os.close(theirs)
-        seen, deadline = "", time.monotonic() + within_s
-        while not re.search(until, seen) and time.monotonic() < deadline:
-            seen += os.read(ours, 65536).decode()
+        shown, deadline = b"", time.monotonic() + within_s
+        while not re.search(until.encode(), shown) and time.monotonic() < deadline:
+            if select.select([ours], [], [], 0.5)[0]:
+                shown += os.read(ours, 65536)
         process.terminate()
     os.close(ours)
+    seen = shown.decode()
     assert re.search(until, seen), seen
     return [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).rstrip() for line in seen.split("\x1b[H")[-1].splitlines()]
 
@@ -40,7 +43,11 @@ def test_what_went_wrong_stands_before_what_was_never_run(zoo: Zoo) -> None:
     zoo.change({"axes": {"schedule": schedules, "detector": ["retinanet_fpn"]}})
     zoo.options(fault={"phase": "train", "at": 2, "kind": "error"})
     assert zoo.call("run", "--select", "*_s19_*").returncode == 1
+    damaged = zoo.root / "results" / "fake" / "retinanet_r50_fpn_s1_shapes" / "damaged.json"
+    damaged.parent.mkdir()
+    damaged.write_text("{")
     screen = watched(zoo, r"and \d+ never run")
+    assert screen[0].startswith("zoo-bench: passed over: ")
     assert len(screen) <= ROWS
     assert [line.split()[:2] for line in screen if line.startswith("retinanet_r50_fpn_s19")] == [
         ["retinanet_r50_fpn_s19_shapes", "failed"]
@@ -48,6 +55,16 @@ def test_what_went_wrong_stands_before_what_was_never_run(zoo: Zoo) -> None:
     assert any("scripted error" in line for line in screen)
     shown = sum(line.startswith("retinanet_") for line in screen)
     assert f"and {20 - shown} never run" in screen
+
+
+def test_what_is_watched_through_a_pipe_comes_again_and_again(finished: Zoo) -> None:
+    with subprocess.Popen(
+        finished.command("status", "--watch"), cwd=finished.root, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        seen = [process.stdout.readline() for _ in range(8)]
+        process.terminate()
+    assert sum(line.startswith("cell ") for line in seen) == 2
 
 
 def test_a_folder_without_a_matrix_is_told(zoo: Zoo) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -101,3 +102,20 @@ def test_a_workspace_without_room_for_an_index_is_read_all_the_same(indexed: Zoo
     (indexed.root / INDEX.parent).write_text("in the way", encoding="utf-8")
     status = indexed.call("status")
     assert (status.returncode, status.stdout) == (0, before[4])
+
+
+def test_a_copy_of_a_record_is_named_and_does_not_count(indexed: Zoo) -> None:
+    path = record_file(indexed, 0)
+    copy = path.with_name(f"{path.stem}_old.json")
+    shutil.copy(path, copy)
+    changed(copy, reason="the copy")
+    status = indexed.call("status")
+    assert f"passed over: {copy}: its run is that of {path}" in status.stderr
+    assert [line.split()[2] for line in status.stdout.splitlines() if "succeeded" in line] == ["1", "1"]
+
+
+def test_a_record_whose_files_name_is_no_text_is_read(indexed: Zoo) -> None:
+    path = record_file(indexed, 0)
+    path.rename(os.fsdecode(os.fsencode(path.parent) + b"/\xff.json"))
+    status = indexed.call("status")
+    assert (status.returncode, status.stdout.count("succeeded")) == (0, 2)

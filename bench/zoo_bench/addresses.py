@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 HUB = "hf://"
-# Of one letter it is a drive of Windows, which is no path here either.
 LONGEST_NAME = 255  # bytes
+# Of one letter it is a drive of Windows, which is no path here either.
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 

@@ -66,7 +66,7 @@ def end_marked(run: str) -> None:
 
 
 def _marked(run: str) -> list[int]:
-    mark, found = f"{RUN_VARIABLE}={run}".encode(), []
+    mark, found = os.fsencode(f"{RUN_VARIABLE}={run}"), []
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):  # it has ended, or is another user's
             if mark in path.read_bytes().split(b"\0"):

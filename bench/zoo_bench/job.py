@@ -179,9 +179,10 @@ def _environment(job: Job) -> dict[str, str]:
 
 
 def stop(process: subprocess.Popen[bytes], run: Path, presses: Presses) -> None:
-    """End the worker of the run in that folder, and everything it started: ask, insist, kill. Then they are gone.
+    """End the worker of the run in that folder, and what it started: ask, insist, kill. Then they are gone.
 
-    Each further press (an impatient second Ctrl-C) goes on to the next stage.
+    Only what has left the worker's group and cleared its environment is not found. Each further press (an impatient
+    second Ctrl-C) goes on to the next stage.
     """
     for number, patience_s in STAGES:
         if process.poll() is not None:

@@ -53,6 +53,19 @@ def take(path: Path, purpose: str) -> ExitStack | None:
     return stack
 
 
+def is_held(path: Path) -> bool:
+    """Tell whether somebody holds a lock just now. Whoever tries in the same moment finds it held, and tries again."""
+    lock = FileLock(path, mode=0o666)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:  # not ours to try
+        return False
+    lock.release()
+    return False
+
+
 def holder(path: Path) -> str:
     """Say who holds a lock, as far as that is known."""
     try:

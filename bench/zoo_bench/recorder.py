@@ -16,6 +16,7 @@ from zoo_bench.destination import Destination
 from zoo_bench.evaluate import METRICS, CocoScores, MetricSet, score
 from zoo_bench.events import Event
 from zoo_bench.executors.local import Outcome
+from zoo_bench.given_back import SetAside
 from zoo_bench.ground_truth import EvaluationError, read_ground_truth
 from zoo_bench.job import Job
 from zoo_bench.measure import measure
@@ -45,7 +46,7 @@ DEFINITIONS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What all cells of a run share."""
+    """What all cells of a run share. `aside`: GPUs that must not be used for now."""
 
     workspace: Workspace
     store: Store
@@ -55,6 +56,7 @@ class Setting:
     given_model: Path | None
     revision: Revision | None
     destination: Destination | None
+    aside: SetAside = field(default_factory=SetAside)
 
 
 @dataclass(frozen=True)

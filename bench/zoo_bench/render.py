@@ -98,8 +98,7 @@ def render(
 
 
 def _fill(template_folders: Sequence[Path], values: Mapping[str, object]) -> str:
-    environment = Sandbox(template_folders)
-    environment.filters["md"] = escape
+    environment = Sandbox(template_folders, md=escape)
     try:
         return environment.get_template(TEMPLATE).render(values)
     except Exception as error:  # noqa: BLE001 - a template can raise anything, and its author must hear where

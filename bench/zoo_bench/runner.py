@@ -7,14 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from zoo_bench.destination import Progress, StoppedError
 from zoo_bench.events import Event
 from zoo_bench.executors.local import run_job
-from zoo_bench.given_back import SetAside
 from zoo_bench.interrupts import Presses, held_back
 from zoo_bench.job import DatasetPaths, Job, JobPaths
 from zoo_bench.locks import Leases, Taken, holder, take
@@ -79,7 +78,6 @@ class Runner:
     setting: Setting
     watcher: Watcher
     leases: Leases
-    aside: SetAside = field(default_factory=SetAside)
 
     def run(self, planned: Sequence[PlannedCell]) -> tuple[list[Record], bool]:
         """Run every cell that is not fresh, one at a time; return their records, and whether Ctrl-C ended it.
@@ -143,10 +141,10 @@ class Runner:
         """Hold the GPUs that a cell needs, once they are free; None where Ctrl-C came before that."""
         count = planned.cell.gpus if planned.worker_phases else 0
         while not presses.count:
-            self.aside.look_again()
+            self.setting.aside.look_again()
             found = self.leases.take(count, self.bench_of(planned).candidates if count else (), planned.cell.id)
             if not isinstance(found, list):
-                with self.aside.watched(found, self.watcher.set_aside):
+                with self.setting.aside.watched(found, self.watcher.set_aside, presses):
                     yield tuple(found)
                 return
             self.watcher.waiting(found)
@@ -254,10 +252,10 @@ def attempt(
         trial=trial,
     )
     watcher.cell_started(planned, paths.log)
-    return make_record(planned, job, run_job(job, _listener(planned, paths, watcher), presses), setting)
+    return make_record(planned, job, run_job(job, _listener(planned, paths, watcher, setting), presses), setting)
 
 
-def _listener(planned: PlannedCell, paths: JobPaths, watcher: Watcher) -> Callable[[Event], None]:
+def _listener(planned: PlannedCell, paths: JobPaths, watcher: Watcher, setting: Setting) -> Callable[[Event], None]:
     """Return what is told every event: the display, and whoever decides that training has gone on for long enough."""
     measured = planned.cell.measure
     half_width = measured.train_half_width
@@ -265,6 +263,7 @@ def _listener(planned: PlannedCell, paths: JobPaths, watcher: Watcher) -> Callab
 
     def listen(event: Event) -> None:
         watcher.event(event)
+        setting.aside.look_again()  # others may be waiting for a GPU that is free by now
         if precision is not None and precision.see(event):
             paths.enough.touch()
 

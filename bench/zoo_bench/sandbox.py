@@ -7,7 +7,7 @@ pads, repeats or formats is left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,11 @@ MOST = 2**25
 LARGEST = 2**63  # of whole numbers
 MOST_TEMPLATE_BYTES = 2**20
 FILTERS = (
-    "abs", "capitalize", "count", "d", "default", "e", "escape", "first", "float", "int", "items", "last", "length",
-    "list",
-    "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "round", "select", "selectattr", "sort",
-    "string", "sum",
-    "title", "trim", "unique", "upper",
+    "abs", "count", "d", "default", "first", "float", "int", "items", "last", "length", "list", "map", "max", "min",
+    "reject", "rejectattr", "reverse", "round", "select", "selectattr", "sort", "unique",
 )  # fmt: skip
+# These make a text of whatever they are given.
+TEXT_FILTERS = ("capitalize", "e", "escape", "lower", "string", "title", "trim", "upper")
 METHODS = frozenset(
     [
         "capitalize", "casefold", "count", "endswith", "find", "isalnum", "isalpha", "isdigit", "islower", "isspace",
@@ -44,7 +43,7 @@ class _Generator(CodeGenerator):
     """Lets the environment join what stands on both sides of `~`."""
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802 - the name of jinja2's
-        self.write("environment.concat(map(str, (")
+        self.write("environment.concat(map(environment.text, (")
         for part in node.nodes:
             self.visit(part, frame)
             self.write(", ")
@@ -63,23 +62,37 @@ class _Loader(FileSystemLoader):
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """What one document is made with."""
+    """What one document is made with. `filters` are further ones, for texts."""
 
     code_generator_class = _Generator
     intercepted_binops = frozenset(["+", "*", "**", "%"])
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, folders: Sequence[Path], **filters: Callable[..., Any]) -> None:
         super().__init__(
             loader=_Loader(folders),
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
             keep_trailing_newline=True,
+            finalize=self.text,
             autoescape=False,  # Markdown, not HTML: every value goes through the md filter instead
         )
-        self.filters = {**{name: self.filters[name] for name in FILTERS}, "join": self._join}
+        known = self.filters
+        self.filters = {name: known[name] for name in FILTERS}
+        of_text = {name: known[name] for name in TEXT_FILTERS} | filters
+        self.filters |= {name: self._of_text(function) for name, function in of_text.items()}
+        self.filters["join"] = self._join
         del self.globals["lipsum"]
         self._left = MOST
+
+    def text(self, value: object) -> str:
+        """Write one value. Raises SecurityError for lists and the like: written out, small ones can be endless."""
+        if isinstance(value, (list, tuple, dict, set, frozenset)):
+            raise SecurityError(f"a {type(value).__name__} is no text; join it, or take one value of it")
+        return str(value)
+
+    def _of_text(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda value, *rest, **named: function(self.text(value), *rest, **named)
 
     def concat(self, parts: Iterable[str]) -> str:
         """Join texts. Raises SecurityError once all of them together are too long."""
@@ -111,7 +124,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return None
 
     def _join(self, values: Iterable[Any], between: str = "") -> str:
-        texts = [str(value) for value in values]
+        texts = [self.text(value) for value in values]
         self._spend(len(between) * len(texts))
         return between.join(self._counted(texts))
 

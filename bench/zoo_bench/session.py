@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,17 +45,22 @@ class Asked:
     allow_noisy: bool = False
 
 
+def _to_stderr(warning: str) -> None:
+    print(warning, file=sys.stderr)
+
+
 @dataclass(frozen=True)
 class Session:
-    """One call of zoo-bench. Everything is read when it is first wanted."""
+    """One call of zoo-bench. Everything is read when it is first wanted; `warn` hears what is odd about it."""
 
     asked: Asked
     workspace: Workspace
+    warn: Callable[[str], None]
 
     @classmethod
-    def open(cls, asked: Asked) -> Session:
+    def open(cls, asked: Asked, warn: Callable[[str], None] = _to_stderr) -> Session:
         """Find the workspace. Raises ConfigError when what was named is not there."""
-        return cls(asked, Workspace.locate(asked.root, asked.matrix))
+        return cls(asked, Workspace.locate(asked.root, asked.matrix), warn)
 
     @cached_property
     def matrix(self) -> Matrix:
@@ -81,24 +86,21 @@ class Session:
 
     @cached_property
     def runs(self) -> Runs:
-        """What the store holds; files that are no records are named on stderr."""
+        """What the store holds. Warns of files that are no records."""
         contents = self.store.load()
         for problem in contents.problems:
-            print(f"zoo-bench: passed over: {problem}", file=sys.stderr)
+            self.warn(f"zoo-bench: passed over: {problem}")
         return contents.runs
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
         """The chosen cells of the chosen profile, with --gpus and --allow-noisy laid over them.
 
-        stderr says so where they are of no matrix of the user's own: the folder may be the wrong one.
+        Warns where they are of no matrix of the user's own: the folder may be the wrong one.
         """
         if self.workspace.bundled:
-            print(
-                f"zoo-bench: {self.workspace.root} has no matrix.yaml: these are the cells of the zoo that came with "
-                "zoo-bench",
-                file=sys.stderr,
-            )
+            root = self.workspace.root
+            self.warn(f"zoo-bench: {root} has no matrix.yaml: these are the cells of the zoo that came with zoo-bench")
         cells = choose(expand(self.matrix, self.profile, self.asked.gpus), self.asked.select, self.asked.skip)
         if not cells:
             raise ConfigError("--skip leaves no cell", "take back a part of it")

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import secrets
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from zoo_bench.record import Record
 from zoo_bench.runs import Runs, Summary
 from zoo_bench.store_index import Known, read_index, stamp_of, write_index
 from zoo_bench.text import each_text, printable
+from zoo_bench.whole import write_whole
 
 RUNS = "runs"
 CHECKPOINTS = "checkpoints"
@@ -111,8 +111,7 @@ class Store:
         path = self.root / record.cell_id / f"{record.run_id}.json"
         text = record.model_dump_json(indent=2) + "\n"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_durably(path, text)
+            write_whole(path, text)
         except OSError as error:
             raise StoreError(
                 f"{path}: the record cannot be written: {error.strerror or error}\n{text}",
@@ -148,10 +147,15 @@ class Store:
         return found, problems
 
     def _contents(self, found: Mapping[str, Known], problems: Sequence[str]) -> Contents:
-        names = {known.run.run_id: name for name, known in found.items()}
+        names: dict[str, str] = {}
+        copies = []
+        for name, known in found.items():
+            if names.setdefault(known.run.run_id, name) != name:
+                copies.append(f"{self.root / name}: its run is that of {self.root / names[known.run.run_id]}")
         read = cache(lambda run_id: read_record(self.root / names[run_id]))
-        ordered = sorted((known.run for known in found.values()), key=lambda run: run.run_id)
-        return Contents(Runs(tuple(ordered), lambda run: read(run.run_id)), tuple(problems))
+        runs = (known.run for name, known in found.items() if names[known.run.run_id] == name)
+        ordered = tuple(sorted(runs, key=lambda run: run.run_id))
+        return Contents(Runs(ordered, lambda run: read(run.run_id)), (*problems, *copies))
 
 
 def read_record(path: Path) -> Record:
@@ -181,22 +185,3 @@ def _first_line(error: Exception) -> str:
             return f"a newer zoo-bench wrote it: schema {detail['input']}, and this one reads {newest} at most"
         return ": ".join(filter(None, ("not a record", where, detail["msg"])))
     return f"not a record: {error}".splitlines()[0]
-
-
-def _write_durably(path: Path, text: str) -> None:
-    descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(beside, 0o644)
-        os.replace(beside, path)
-    except BaseException:
-        os.unlink(beside)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -1,15 +1,15 @@
 """The summaries of a store's records in one file, so that a large store is not read record by record each time.
 
 It can be made again from the records, belongs to one workspace, and is never committed. A record's file is known by its
-size, time of change and inode: records are immutable, so whatever is written in its place has others. The file is
-written column by column, which is read several times as fast as one object a record.
+size, times of change and inode: records are immutable, so whatever is written in its place has others. The file is
+written column by column, which is read several times as fast as one object a record. It is believed as long as the code
+is the same that summaries are made by.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,11 +20,11 @@ from pydantic import create_model
 
 from zoo_bench import __version__
 from zoo_bench.recipe import Strict
-from zoo_bench.record import Record
 from zoo_bench.runs import Summary
+from zoo_bench.whole import write_whole
 
-FORMAT = 1  # to be raised when a summary says something else of the same record
-Stamp: TypeAlias = tuple[int, int, int]
+MADE_BY = ("columns", "figures", "measurements", "provenance", "recipe", "record", "runs", "store", "store_index")
+Stamp: TypeAlias = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ _Index: Any = create_model("_Index", __base__=_Files, **_LISTS)
 def stamp_of(path: Path) -> Stamp:
     """Return what tells a file from every other one that has had its name. Raises OSError when it is gone."""
     found = path.stat()
-    return found.st_size, found.st_mtime_ns, found.st_ino
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def read_index(path: Path) -> dict[str, Known]:
@@ -68,17 +68,12 @@ def write_index(path: Path, files: Mapping[str, Known]) -> None:
     """Keep what is known. Where that cannot be written, the store is only slower."""
     columns = {name: [getattr(known.run, name) for known in files.values()] for name in FIELDS}
     stamps = [known.stamp for known in files.values()]
-    text: str = _Index(made_by=_made_by(), file=list(files), stamp=stamps, **columns).model_dump_json()
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as beside:
-            try:
-                beside.write(text)
-                beside.close()
-                os.replace(beside.name, path)
-            except OSError:
-                os.unlink(beside.name)
+    with contextlib.suppress(OSError, ValueError):  # a full disk; a file whose name is no text
+        write_whole(path, _Index(made_by=_made_by(), file=list(files), stamp=stamps, **columns).model_dump_json())
 
 
 def _made_by() -> str:
-    return f"zoo-bench {__version__}, records {Record.model_fields['schema_version'].default}, format {FORMAT}"
+    digest = hashlib.sha256(__version__.encode())
+    for name in MADE_BY:
+        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    return digest.hexdigest()

@@ -92,6 +92,11 @@ def test_a_template_is_filled_or_refused(content: bytes) -> None:
         assert not re.search("<module|<frame|default_profile:", text)
 
 
+# A small list that is endless where it is written out.
+DEEPER = "{%% for i in range(12) %%}{%% set n.a = [n.a] * 10 %%}{%% endfor %%}"
+NESTED = "{%% set n = namespace(a=[1] * 10) %%}" + DEEPER + "{{ %s }}"
+
+
 @pytest.mark.parametrize(
     "template",
     [
@@ -115,6 +120,13 @@ def test_a_template_is_filled_or_refused(content: bytes) -> None:
         "{{ ('x' * 99999).replace('x', 'x' * 99999) }}",
         "{{ lipsum(n=9999999) }}",
         "{{ (1).to_bytes(9999999999) }}",
+        NESTED % "(n.a | string)[:1]",
+        NESTED % "(n.a | upper)[:1]",
+        NESTED % "(n.a | md)[:1]",
+        NESTED % "n.a",
+        NESTED % "(n.a ~ 1)[:1]",
+        NESTED % "([n.a] | join)[:1]",
+        "{% set n = namespace(a=[1]) %}{% for i in range(99) %}{% set n.a = [n.a, n.a] | sum(start=[]) %}{% endfor %}",
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
         "{% include 'model_zoo.md.j2' %}",
         "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",

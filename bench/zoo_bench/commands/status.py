@@ -14,9 +14,9 @@ from rich.text import Text
 
 from zoo_bench.columns import Column
 from zoo_bench.display import format_s, plain_table, table_console
-from zoo_bench.errors import EXIT_OK
+from zoo_bench.errors import EXIT_OK, StoreError
 from zoo_bench.figures import figure
-from zoo_bench.locks import holder, take
+from zoo_bench.locks import holder, is_held
 from zoo_bench.noise import describe
 from zoo_bench.record import Record
 from zoo_bench.session import Asked, Session
@@ -34,11 +34,25 @@ def status(asked: Asked, *, watch: bool = False) -> int:
         _print(table_console(), *_state(session))
         return EXIT_OK
     console = table_console()
-    with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
+    if not console.is_terminal:
         while True:
-            screen = console.size if console.is_terminal else None
-            live.update(Group(*_state(Session.open(asked), screen)), refresh=True)
+            _print(console, *_watched(asked, None), "")
             time.sleep(WATCH_S)
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            live.update(Group(*_watched(asked, console.size)), refresh=True)
+            time.sleep(WATCH_S)
+
+
+def _watched(asked: Asked, screen: ConsoleDimensions | None) -> list[RenderableType]:
+    """Return one look at the store, with what is wrong with it: files may come and go while somebody watches."""
+    warnings: list[str] = []
+    session = Session.open(asked, warn=warnings.append)
+    try:
+        told = _state(session, screen)
+    except StoreError as error:
+        return [Text(error.message)]
+    return [*(Text(warning) for warning in warnings), *told]
 
 
 def print_runs(records: Sequence[Record], name: Callable[[str], str]) -> None:
@@ -85,7 +99,8 @@ def _most_telling(lines: Sequence[Line], screen: ConsoleDimensions) -> list[Line
     """Return the cells that fit, in their order: first of all those that run, then those that went wrong."""
     left, chosen = screen.height - HEAD_LINES, set[str]()
     for line in sorted(lines, key=_interest):
-        texts = [text for told in _told(line) for text in told.splitlines()] + [line.runner] * bool(line.runner)
+        texts = [text for told in _told(line) for text in told.splitlines()]
+        texts += [_running(line)] if line.runner else []
         left -= 1 + sum(math.ceil(len(text) / screen.width) for text in texts)
         if left < 0:
             break
@@ -103,13 +118,7 @@ def _interest(line: Line) -> int:
 
 def _runner(session: Session, cell_id: str) -> str:
     path = session.store.cell_lock(cell_id)
-    if not path.exists():
-        return ""
-    free = take(path, "a look")
-    if free is None:
-        return holder(path)
-    free.close()
-    return ""
+    return holder(path) if path.exists() and is_held(path) else ""
 
 
 def _table(lines: Sequence[Line], name: Callable[[str], str]) -> list[RenderableType]:
@@ -125,8 +134,12 @@ def _table(lines: Sequence[Line], name: Callable[[str], str]) -> list[Renderable
         state = _state_of(line)
         figures = [format_s(record.duration_s), *_figures(record)] if record and not line.runner else []
         table.add_row(name(line.cell_id), state, *tries, *figures)
-    running = [Text(f"{line.cell_id}: running: {line.runner}") for line in lines if line.runner]
+    running = [Text(_running(line)) for line in lines if line.runner]
     return [*running, table, *(Text(text) for line in lines for text in _told(line))]
+
+
+def _running(line: Line) -> str:
+    return f"{line.cell_id}: running: {line.runner}"
 
 
 def _state_of(line: Line) -> Text:

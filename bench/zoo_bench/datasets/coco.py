@@ -24,8 +24,6 @@ MOST_SIDE = 1_000_000
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises DatasetError with line and column where it is broken."""
-    if path.exists() and not path.is_file():  # a fifo would be waited for
-        raise DatasetError(f"{path} is not a regular file", hint="Is this the right path?")
     try:
         return json.loads(read_bytes(path, MOST_BYTES))
     except json.JSONDecodeError as error:
