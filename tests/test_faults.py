@@ -241,6 +241,31 @@ def test_out_of_memory_says_how_much_was_held(zoo: Zoo) -> None:
     assert record.reason.startswith("train: scripted out_of_memory (peak: host 0.0")
 
 
+def test_out_of_memory_is_followed_by_a_cell_with_a_smaller_batch_where_that_is_wanted(zoo: Zoo) -> None:
+    flag = zoo.root / "once"
+    zoo.options(fault={"phase": "train", "at": 4, "kind": "out_of_memory", "unless": str(flag)})
+    zoo.change({"profiles": {"quick": {"set": {"images_per_gpu": 4, "retry": {"smaller_batch": True}}}}})
+    done = zoo.call("run", *RETINANET)
+    assert done.returncode == 1
+    asked, smaller = zoo.records
+    assert (asked.status, smaller.status) == ("out_of_memory", "succeeded")
+    assert smaller.cell_id == f"{asked.cell_id}_1xb2"
+    assert smaller.cell["images_per_gpu"] == 2
+    assert f"[2/2] {smaller.cell_id}: train, infer, evaluate (out of memory with 4 images a GPU" in done.stderr
+    assert smaller.cell_id not in zoo.call("render").stdout
+    assert zoo.call("show", smaller.cell_id).returncode == 0
+    flag.unlink()  # the cell of the matrix is tried again, and the other one is fresh by now
+    zoo.call("run", *RETINANET)
+    assert [record.status for record in zoo.records] == ["out_of_memory", "succeeded", "out_of_memory"]
+
+
+def test_out_of_memory_with_a_single_image_is_the_end(zoo: Zoo) -> None:
+    zoo.options(fault={"phase": "train", "at": 4, "kind": "out_of_memory"})
+    zoo.change({"profiles": {"quick": {"set": {"images_per_gpu": 3, "retry": {"smaller_batch": True}}}}})
+    assert zoo.call("run", *RETINANET).returncode == 1
+    assert [record.cell["images_per_gpu"] for record in zoo.records] == [3, 1]
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 2 MB, mounted in the place of a workspace's results; skipped where nothing can be mounted."""

@@ -10,7 +10,7 @@ import yaml
 from conftest import MATRIX, REPOSITORY, Zoo
 from records import on_gpus, runs_of
 
-from zoo_bench.cell import Cell, digest, expand, recipe_values
+from zoo_bench.cell import Cell, at_half_its_batch, digest, expand, recipe_values
 from zoo_bench.errors import ConfigError
 from zoo_bench.load import load_matrix
 from zoo_bench.matrix import Matrix
@@ -158,3 +158,16 @@ def test_plan_and_dry_run_tell_of_the_batch(zoo: Zoo) -> None:
     for command in (("plan",), ("run", "--dry-run")):
         assert line in zoo.call(*command, "--gpus", "2").stdout
         assert "in place of" not in zoo.call(*command).stdout
+
+
+@pytest.mark.parametrize("gpus", [8, 4])
+def test_a_cell_at_half_its_batch_is_trained_as_one_that_was_written_so(tmp_path: Path, gpus: int) -> None:
+    cell = mask_cell(gpus=gpus)
+    smaller = at_half_its_batch(cell, cell.id)
+    assert smaller is not None
+    assert smaller.id == f"{MASK}_{gpus}xb1"
+    content = merge(yaml.safe_load(MATRIX.read_text(encoding="utf-8")), {"defaults": {"images_per_gpu": 1}})
+    path = tmp_path / "matrix.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    assert smaller == mask_cell(load_matrix(path), gpus).model_copy(update={"id": smaller.id})
+    assert at_half_its_batch(smaller, cell.id) is None

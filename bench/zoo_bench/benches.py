@@ -85,4 +85,6 @@ def make_setting(session: Session, machine: MachineInfo) -> Setting:
 
 def make_runner(session: Session, benches: dict[str, Bench], setting: Setting, watcher: Watcher) -> Runner:
     """Return what runs the session's cells, beside other runners of this machine and of this store."""
-    return Runner(lambda cell: benches[cell.cell.id], session.replan, setting, watcher, Leases.of_machine())
+    return Runner(
+        lambda cell: benches[cell.instead_of or cell.cell.id], session.replan, setting, watcher, Leases.of_machine()
+    )

@@ -119,6 +119,22 @@ def expand(matrix: Matrix, profile_name: str | None = None, gpus: int | None = N
     return tuple(found.values())
 
 
+def at_half_its_batch(cell: Cell, matrix_id: str) -> Cell | None:
+    """Return the cell with half the images a GPU, None for one with a single one. It is another cell than the matrix's.
+
+    Its id says so as mmdetection's names do: ``torchvision/retinanet_r50_fpn_1x_coco_8xb1``, for 8 GPUs with an image
+    each. Learning rate and schedule are scaled as ever, from the batch that they are scaled to by now.
+    """
+    images = cell.images_per_gpu // 2
+    if images == 0:
+        return None
+    base = cell.recipe.base_batch_size
+    recipe = cell.recipe if base is None else cell.recipe.model_copy(update={"base_batch_size": cell.batch_size})
+    smaller = {"images_per_gpu": images, "id": f"{matrix_id}_{max(cell.gpus, 1)}xb{images}"}
+    other = _at_its_batch(cell.model_copy(update={**smaller, "recipe": recipe}))
+    return other.model_copy(update={"recipe": other.recipe.model_copy(update={"base_batch_size": base})})
+
+
 def _coordinates(matrix: Matrix, axes: Axes) -> Iterator[Coordinates]:
     every = (axes.backend, axes.detector, axes.backbone, axes.schedule, axes.precision)
     count = math.prod(map(len, every)) + len(matrix.include)

@@ -56,8 +56,10 @@ class Pace:
         """Cells that are to be run."""
         return len(self._waiting)
 
-    def start(self) -> None:
-        """A cell begins."""
+    def start(self, planned: PlannedCell) -> None:
+        """A cell begins; one that stands in for another was in no plan."""
+        if planned.instead_of and planned not in self._waiting:
+            self._waiting.insert(self.done, planned)
         self._started_s = self._phase_started_s = self._last_event_s = time.monotonic()
         self.phase, self.position, self.length = "starting", 0, 0
 
@@ -129,7 +131,7 @@ class PlainDisplay:
 
     def cell_started(self, planned: PlannedCell, log: Path) -> None:
         """Name the cell, why it runs, and its log."""
-        self._pace.start()
+        self._pace.start(planned)
         number = f"[{self._pace.done + 1}/{self._pace.cells}]"
         phases = ", ".join(planned.phases)
         self._say(f"{number} {planned.cell.id}: {phases} ({planned.reason})")
@@ -208,6 +210,7 @@ class LiveDisplay(PlainDisplay):
         if self._cell is not None:
             self._bars.remove_task(self._cell)
         self._cell = self._bars.add_task(self._name(planned.cell.id), total=None, note="starting")
+        self._bars.update(self._matrix, total=self._pace.cells)
 
     def _show(self) -> None:
         if self._cell is None or not self._pace.position:

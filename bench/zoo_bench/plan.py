@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from zoo_bench.cell import Cell, digest
+from zoo_bench.cell import Cell, at_half_its_batch, digest
 from zoo_bench.destination import Destination
 from zoo_bench.errors import ConfigError
 from zoo_bench.recipe import PHASES, WORKER_PHASES, Phase, differences
@@ -23,6 +23,7 @@ SHOWN_DIFFERENCES = 2
 class PlannedCell:
     """A cell, the phases that are left to run (none: it is fresh), why, and the checkpoint they would start from.
 
+    `instead_of`: the id of the matrix's cell that this one stands in for, with a smaller batch; else empty.
     `anew`: also a training that was interrupted begins again. `training_log`: of the run that made the checkpoint,
     relative to the workspace. `unpublished`: it was to be published, and has no model here that could be.
     """
@@ -36,6 +37,7 @@ class PlannedCell:
     training_log: str | None = None
     anew: bool = False
     unpublished: bool = False
+    instead_of: str = ""
 
     @property
     def worker_phases(self) -> tuple[Phase, ...]:
@@ -77,6 +79,19 @@ def after(planned: PlannedCell, record: Record) -> PlannedCell:
         log = record.files["log"]
         return replace(planned, phases=left, reason=reason, checkpoint=record.checkpoint, training_log=log, anew=False)
     return replace(planned, phases=left, reason=reason, anew=False)
+
+
+def with_smaller_batch(planned: PlannedCell, record: Record) -> PlannedCell | None:
+    """Return what is to be run in place of a cell that needs more memory than there is; None where nothing is."""
+    if record.status != "out_of_memory" or not planned.cell.retry.smaller_batch:
+        return None
+    matrix_id = planned.instead_of or planned.cell.id
+    cell = at_half_its_batch(planned.cell, matrix_id)
+    if cell is None:
+        return None
+    reason = f"out of memory with {planned.cell.images_per_gpu} images a GPU in run {record.run_id}"
+    mark = fingerprint(cell, planned.inputs, None)
+    return PlannedCell(cell, planned.inputs, mark, cell.phases, reason, None, instead_of=matrix_id)
 
 
 def parse_phases(text: str | None) -> tuple[Phase, ...] | None:

@@ -174,6 +174,11 @@ class Retry(Strict):
     out_of_memory: Count
     diverged: Count
     failed: Count
+    smaller_batch: bool = Field(
+        default=False,
+        strict=True,
+        description="after out_of_memory, run a further cell with half the images a GPU, which has a name of its own",
+    )
     backoff_s: Annotated[float, Field(ge=0, le=86400)] = Field(
         description="before the first such try; twice as long before each further one"
     )

@@ -18,7 +18,7 @@ from zoo_bench.interrupts import Presses, held_back
 from zoo_bench.job import DatasetPaths, Job, JobPaths
 from zoo_bench.locks import Leases, Taken, holder, take
 from zoo_bench.machine import GpuDevice
-from zoo_bench.plan import PlannedCell, after
+from zoo_bench.plan import PlannedCell, after, with_smaller_batch
 from zoo_bench.publishing import publication
 from zoo_bench.record import Checkpoint, Record
 from zoo_bench.recorder import Setting, make_record
@@ -83,7 +83,8 @@ class Runner:
         """Run every cell that is not fresh, one at a time; return their records, and whether Ctrl-C ended it.
 
         A cell that another runner has is left for later. One that ended in a way that its `retry` names is tried
-        again; only its last record is returned. Ctrl-C stops the running cell, whose record is still written, and the
+        again; only its last record is returned. One that was out of memory may be followed by one with a smaller batch,
+        where its `retry` says so. Ctrl-C stops the running cell, whose record is still written, and the
         rest are not begun.
         """
         records: list[Record] = []
@@ -98,11 +99,17 @@ class Runner:
                 left.remove(cell)
                 with lock:
                     now = self.replan(cell)
+                    if cell.instead_of:
+                        reason = now.reason if now.fresh else cell.reason
+                        now = replace(now, instead_of=cell.instead_of, reason=reason)
                     if now.fresh:
                         self.watcher.cell_done_elsewhere(cell, now.reason)
                         continue
                     record = self._attempts(now, presses)
-                records += [record] if record else []
+                if record is not None:
+                    records.append(record)
+                    smaller = with_smaller_batch(now, record)
+                    left[:0] = [smaller] if smaller else []
             return records, presses.count > 0
 
     def _next(self, left: Sequence[PlannedCell]) -> tuple[PlannedCell, ExitStack | None]:
