@@ -30,6 +30,7 @@ from models.coco import read_split, with_objects
 from models.torchvision import infer
 from models.torchvision.data import training_batches
 from models.torchvision.detectors import build_detector
+from models.torchvision.folding import folded
 from models.torchvision.loop import train_step
 from models.torchvision.optim import build_optimizer, set_learning_rate
 
@@ -135,8 +136,8 @@ def time_inference(cell: dict[str, Any], index: str) -> dict[str, Any]:
         count["plain"] += len(found["boxes"])
 
     with torch.inference_mode():
-        for model in models.values():
-            model.eval()
+        models["plain"].eval()
+        models["ours"] = folded(models["ours"])
         works = {
             side: [lambda image=image, way=way: way(image) for image in pixels]
             for side, way in (("ours", ours), ("plain", plain))

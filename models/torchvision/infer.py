@@ -21,6 +21,7 @@ from torchvision.models.detection.retinanet import RetinaNet
 from models import coco, report, worker
 from models.coco import Detection, Sample, Split
 from models.torchvision.data import image_stream, load_image
+from models.torchvision.folding import folded
 from models.torchvision.precision import arithmetic
 from models.torchvision.ranks import Group
 
@@ -87,8 +88,7 @@ def measure_inference(
     model: nn.Module, split: Split, device: torch.device, cell: dict[str, Any], events: worker.EventWriter
 ) -> None:
     """Time the stages image by image."""
-    model.eval()
-    timed = partial(_timed, model, device, cell["precision"], Clock(device))
+    timed = partial(_timed, folded(model), device, cell["precision"], Clock(device))
     report.measure_inference(split, cell["measure"], timed, events)
 
 
@@ -109,7 +109,7 @@ def _timed(
 @torch.inference_mode()
 def evaluate(model: nn.Module, split: Split, group: Group, job: dict[str, Any], events: worker.EventWriter) -> None:
     """Write the detections on the split, or on its first images, for the harness to score; each rank does its share."""
-    model.eval()
+    model = folded(model)
     cell, rank = job["cell"], group.rank
     every = split.samples[: cell["measure"]["evaluate_images"]]
     samples = every[rank.number :: rank.count]
