@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleDimensions, Group, RenderableType
@@ -49,10 +49,17 @@ def _watched(asked: Asked, screen: ConsoleDimensions | None) -> list[RenderableT
     warnings: list[str] = []
     session = Session.open(asked, warn=warnings.append)
     try:
+        if session.cells and session.runs and screen:  # all that warns has been looked at
+            screen = ConsoleDimensions(screen.width, screen.height - _height(warnings, screen))
         told = _state(session, screen)
     except StoreError as error:
         return [Text(error.message)]
     return [*(Text(warning) for warning in warnings), *told]
+
+
+def _height(texts: Iterable[str], screen: ConsoleDimensions) -> int:
+    """Return how many lines of the screen texts take."""
+    return sum(math.ceil(len(line) / screen.width) for text in texts for line in text.splitlines())
 
 
 def print_runs(records: Sequence[Record], name: Callable[[str], str]) -> None:
@@ -99,9 +106,7 @@ def _most_telling(lines: Sequence[Line], screen: ConsoleDimensions) -> list[Line
     """Return the cells that fit, in their order: first of all those that run, then those that went wrong."""
     left, chosen = screen.height - HEAD_LINES, set[str]()
     for line in sorted(lines, key=_interest):
-        texts = [text for told in _told(line) for text in told.splitlines()]
-        texts += [_running(line)] if line.runner else []
-        left -= 1 + sum(math.ceil(len(text) / screen.width) for text in texts)
+        left -= 1 + _height([*_told(line), *([_running(line)] if line.runner else [])], screen)
         if left < 0:
             break
         chosen.add(line.cell_id)
