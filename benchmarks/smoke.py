@@ -56,10 +56,10 @@ def is_slow(backend: str, records: list[Record]) -> bool:
 def main(arguments: list[str]) -> int:
     """Run, print a table, judge."""
     store = Store(ROOT / "results")
-    before = {record.run_id for record in store.load().records}
+    before = {record.run_id for record in store.load().runs.records()}
     command = [sys.executable, "-m", "zoo_bench", "run", "--profile", "smoke", "--force", *arguments]
     code = subprocess.run(command, cwd=ROOT, check=False).returncode
-    records = [record for record in store.load().records if record.run_id not in before]
+    records = [record for record in store.load().runs.records() if record.run_id not in before]
     rows = [
         [
             record.cell_id,

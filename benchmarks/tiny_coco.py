@@ -156,7 +156,7 @@ def overfit(data: Path) -> int:
         _four_images(data, same)
         root = workspace(Path(folder), same, OVERFIT)
         code = zoo_bench(root, "run")
-        records = Store(root / "results").load().records
+        records = Store(root / "results").load().runs.records()
         reached = [_reached(record) for record in records]
         return code or int(not reached or not all(reached))
 
@@ -183,7 +183,7 @@ def _on_cpu(data: Path, changes: dict[str, Any], backbones: list[str]) -> int:
         subprocess.run([str(python), "-c", STAND_INS, str(weights), *backbones], cwd=ROOT, check=True)
         os.environ["TORCH_HOME"] = cache
         code = zoo_bench(root, "run")
-        records = Store(root / "results").load().records
+        records = Store(root / "results").load().runs.records()
         rows = [_told(record) for record in records]
         print(tabulate(rows, headers=["cell", "status", "iterations", "s/iter", "memory GB", "images scored"]))
         return code or int(not records)

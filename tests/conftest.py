@@ -98,7 +98,7 @@ class Zoo:
         """The records in the store, oldest first."""
         contents = Store(self.root / "results").load()
         assert contents.problems == ()
-        return tuple(map(contents.runs.read, contents.runs.summaries))
+        return contents.runs.records()
 
 
 @pytest.fixture

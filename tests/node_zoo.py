@@ -23,7 +23,7 @@ GPU = Gpu(
 
 
 class NodeZoo(Zoo):
-    """A workspace on a machine with simulated GPUs, one unless told otherwise, on which the job's worker holds 5 GiB.
+    """A workspace on a machine with one simulated GPU, on which the job's worker holds 5 GiB.
 
     Its runs are too short to be judged by what else the processors do: other tests run beside these.
     """
@@ -35,9 +35,8 @@ class NodeZoo(Zoo):
         )
         self.options(pid_file=str(root / "worker.pid"), iteration_s=0.05, image_s=0.05)
 
-    def place(self, *others: Process, gpu: Gpu = GPU, gpus: int = 1) -> None:
-        """Put processes beside the job's on the first GPU; the job may use the second one as well."""
+    def place(self, *others: Process, gpu: Gpu = GPU) -> None:
+        """Put processes beside the job's on the GPU."""
         mine = Process(Curve.constant(5 * GIB), pid_file=self.root / "worker.pid")
-        all_gpus = (replace(gpu, processes=(mine, *others)), replace(gpu, processes=(mine,)))
-        scenario = Scenario(all_gpus[:gpus], start_s=time.monotonic())
+        scenario = Scenario((replace(gpu, processes=(mine, *others)),), start_s=time.monotonic())
         scenario.write(self.root / "scenario")

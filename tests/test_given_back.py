@@ -7,12 +7,13 @@ import os
 import subprocess
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from node_zoo import NodeZoo
+from node_zoo import GPU, NodeZoo
 from simulated_node.curve import Curve
-from simulated_node.node import GIB, Process
+from simulated_node.node import GIB, Process, Scenario
 
 from zoo_bench.locks import is_held
 
@@ -33,7 +34,10 @@ def clinging(node: NodeZoo, stranger: int) -> NodeZoo:
 
 
 def place(node: NodeZoo, gpus: int) -> None:
-    node.place(Process(Curve.constant(2 * GIB), pid_file=node.root / "stranger.pid"), gpus=gpus)
+    """Put nothing on the GPUs but what stays; the job's own memory is of no interest here."""
+    stays = Process(Curve.constant(2 * GIB), pid_file=node.root / "stranger.pid")
+    every = (replace(GPU, processes=(stays,)), GPU)
+    Scenario(every[:gpus], start_s=time.monotonic()).write(node.root / "scenario")
 
 
 def gpus_used(node: NodeZoo) -> list[int]:
@@ -43,21 +47,13 @@ def gpus_used(node: NodeZoo) -> list[int]:
     ]
 
 
-def test_the_next_cell_begins_on_another_gpu(clinging: NodeZoo) -> None:
-    place(clinging, gpus=2)
-    done = clinging.call("run")
-    assert done.returncode == 0, done.stderr
-    said = "GPU 0 is set aside: the job has ended, and 2.0 GB more of its memory are in use than before it"
-    assert said in done.stderr
-    assert gpus_used(clinging) == [0, 1]
-
-
-def test_a_gpu_that_is_free_again_is_let_go_while_the_next_cell_runs(clinging: NodeZoo) -> None:
+def test_the_next_cell_begins_on_another_gpu_and_the_first_is_let_go_once_it_is_free(clinging: NodeZoo) -> None:
     clinging.options(pid_file=str(clinging.root / "worker.pid"), iteration_s=0.3)
     place(clinging, gpus=2)
+    told = "GPU 0 is set aside: the job has ended, and 2.0 GB more of its memory are in use than before it"
     with subprocess.Popen(clinging.command("run"), cwd=clinging.root, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        while "is set aside" not in process.stderr.readline():
+        while told not in process.stderr.readline():
             assert process.poll() is None
         samples = (clinging.root / clinging.records[0].files["samples"]).read_text(encoding="utf-8")
         uuid = json.loads(samples.partition("\n")[0])["gpus"][0]["uuid"]
@@ -70,6 +66,7 @@ def test_a_gpu_that_is_free_again_is_let_go_while_the_next_cell_runs(clinging: N
         assert len(clinging.records) == 1
         process.communicate(timeout=60)
     assert process.returncode == 0
+    assert gpus_used(clinging) == [0, 1]
 
 
 def test_the_next_cell_waits_for_the_only_gpu(clinging: NodeZoo) -> None:

@@ -105,6 +105,10 @@ class Runs:
         """Return some of the runs."""
         return Runs(tuple(summaries), self.read)
 
+    def records(self) -> tuple[Record, ...]:
+        """Read all of them."""
+        return tuple(map(self.read, self.summaries))
+
     def newest_drivers(self) -> dict[MachineKey, str]:
         """Return the driver that the newest run on GPUs had, by machine."""
         return {run.machine: run.driver for run in self.summaries if run.driver}

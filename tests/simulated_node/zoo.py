@@ -61,7 +61,7 @@ class NodeWorkspace:
 
     def records(self) -> tuple[Record, ...]:
         """Return all records so far."""
-        return Store(self.root / "results").load().records
+        return Store(self.root / "results").load().runs.records()
 
     def run_bare(self, record: Record, folder: Path) -> Path:
         """Start the worker of an earlier run by itself, with the same job; return its event file."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from rich.console import Console, ConsoleDimensions, Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
@@ -40,26 +39,33 @@ def status(asked: Asked, *, watch: bool = False) -> int:
             time.sleep(WATCH_S)
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            live.update(Group(*_watched(asked, console.size)), refresh=True)
+            live.update(Group(*_watched(asked, Screen(console, console.height))), refresh=True)
             time.sleep(WATCH_S)
 
 
-def _watched(asked: Asked, screen: ConsoleDimensions | None) -> list[RenderableType]:
+@dataclass(frozen=True)
+class Screen:
+    """A terminal, and how many of its lines are free."""
+
+    console: Console
+    height: int
+
+    def lines(self, texts: Iterable[str]) -> int:
+        """Return how many lines texts take there."""
+        return sum(len(Text(text).wrap(self.console, self.console.width)) for text in texts)
+
+
+def _watched(asked: Asked, screen: Screen | None) -> list[RenderableType]:
     """Return one look at the store, with what is wrong with it: files may come and go while somebody watches."""
     warnings: list[str] = []
     session = Session.open(asked, warn=warnings.append)
     try:
         if session.cells and session.runs and screen:  # all that warns has been looked at
-            screen = ConsoleDimensions(screen.width, screen.height - _height(warnings, screen))
+            screen = replace(screen, height=screen.height - screen.lines(warnings))
         told = _state(session, screen)
     except StoreError as error:
         return [Text(error.message)]
     return [*(Text(warning) for warning in warnings), *told]
-
-
-def _height(texts: Iterable[str], screen: ConsoleDimensions) -> int:
-    """Return how many lines of the screen texts take."""
-    return sum(math.ceil(len(line) / screen.width) for text in texts for line in text.splitlines())
 
 
 def print_runs(records: Sequence[Record], name: Callable[[str], str]) -> None:
@@ -84,7 +90,7 @@ class Line:
     runner: str = ""
 
 
-def _state(session: Session, screen: ConsoleDimensions | None = None) -> list[RenderableType]:
+def _state(session: Session, screen: Screen | None = None) -> list[RenderableType]:
     """Return the table, what is told below it, and above it who runs what; of that what fits on `screen`."""
     lines = []
     for cell in session.cells:
@@ -102,11 +108,11 @@ def _state(session: Session, screen: ConsoleDimensions | None = None) -> list[Re
     return [*_table(shown, session.name), *([Text(f"and {rest}", style="dim")] if rest else [])]
 
 
-def _most_telling(lines: Sequence[Line], screen: ConsoleDimensions) -> list[Line]:
+def _most_telling(lines: Sequence[Line], screen: Screen) -> list[Line]:
     """Return the cells that fit, in their order: first of all those that run, then those that went wrong."""
     left, chosen = screen.height - HEAD_LINES, set[str]()
     for line in sorted(lines, key=_interest):
-        left -= 1 + _height([*_told(line), *([_running(line)] if line.runner else [])], screen)
+        left -= 1 + screen.lines([*_told(line), *([_running(line)] if line.runner else [])])
         if left < 0:
             break
         chosen.add(line.cell_id)
