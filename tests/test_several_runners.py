@@ -97,6 +97,7 @@ def test_who_waits_for_a_gpu_can_be_stopped(node: NodeZoo) -> None:
     second.terminate()
     second.communicate(timeout=30)
     assert second.returncode == 130
+    first.terminate()
     first.communicate(timeout=120)
     assert {record.cell_id for record in node.records} == {"fake/retinanet_r50_fpn_1x_shapes"}
 
