@@ -266,6 +266,23 @@ def test_out_of_memory_with_a_single_image_is_the_end(zoo: Zoo) -> None:
     assert [record.cell["images_per_gpu"] for record in zoo.records] == [3, 1]
 
 
+@pytest.mark.parametrize("phase", ["infer", "evaluate"])
+def test_a_smaller_batch_is_no_help_after_the_training(zoo: Zoo, phase: str) -> None:
+    zoo.options(fault={"phase": phase, "at": 1, "kind": "out_of_memory"})
+    zoo.change({"profiles": {"quick": {"set": {"images_per_gpu": 4, "retry": {"smaller_batch": True}}}}})
+    assert zoo.call("run", *RETINANET).returncode == 1
+    assert len(zoo.records) == 1
+
+
+def test_a_trial_lets_pass_what_a_smaller_batch_is_wanted_for(zoo: Zoo) -> None:
+    zoo.options(fault={"phase": "train", "at": 4, "kind": "out_of_memory"})
+    recipe = {"lr_schedule": {"iterations": 1000, "milestones": []}}
+    zoo.change({"profiles": {"quick": {"set": {"recipe": recipe, "retry": {"smaller_batch": True}}}}})
+    done = zoo.call("run", *RETINANET)
+    assert "trying 1 cells" in done.stderr
+    assert [record.cell["images_per_gpu"] for record in zoo.records] == [2, 1]
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 2 MB, mounted in the place of a workspace's results; skipped where nothing can be mounted."""

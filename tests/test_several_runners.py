@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
+import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,7 +17,8 @@ from conftest import Zoo
 from leftovers import nothing_left
 from node_zoo import GPU, NodeZoo
 
-from zoo_bench.locks import Leases, take
+from zoo_bench.errors import StoreError
+from zoo_bench.locks import Leases, holder, take
 from zoo_bench.machine import GpuDevice
 from zoo_bench.record import Record
 
@@ -134,6 +139,63 @@ def test_a_lock_is_free_when_its_holder_has_gone(tmp_path: Path) -> None:
     assert take(tmp_path / "x.lock", "another") is None
     held.close()
     assert take(tmp_path / "x.lock", "another") is not None
+
+
+def test_a_note_is_written_into_nobody_elses_file(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / "x.holder").symlink_to(precious)
+    held = take(tmp_path / "x.lock", "a test")
+    assert held is not None
+    assert precious.read_text() == "mine"
+    assert "for a test" in holder(tmp_path / "x.lock")
+    held.close()
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
+def test_a_lock_that_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x.lock"
+    if kind == "link":
+        path.symlink_to(tmp_path / "elsewhere")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+        os.mkfifo(tmp_path / "x.holder")
+    if kind == "fifo":  # it can be locked, and nobody is made to wait
+        held = take(path, "a test")
+        assert held is not None
+        held.close()
+        return
+    with pytest.raises(StoreError, match="cannot be locked"):
+        take(path, "a test")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="plays two users")
+def test_two_users_take_turns_on_a_gpu() -> None:
+    folder = Path(tempfile.mkdtemp())  # pytest's own folders are one user's
+    code = (
+        "import os, sys; from pathlib import Path; from zoo_bench.locks import take; os.setuid(int(sys.argv[1])); "
+        "held = take(Path(sys.argv[2]), 'user'); "
+        "print('took' if held else 'taken', flush=True); sys.stdin.read()"
+    )
+    folder.chmod(0o1777)
+
+    def user(uid: int) -> subprocess.Popen[str]:
+        words = [sys.executable, "-c", code, str(uid), str(folder / "GPU-0.lock")]
+        return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    for first, second in ((1001, 1002), (1002, 1001), (0, 1001)):
+        with user(first) as one:
+            assert one.stdout is not None
+            assert one.stdout.readline() == "took\n"
+            with user(second) as other:
+                assert other.communicate("")[0] == "taken\n"
+            one.communicate("")
+        with user(second) as other:
+            assert other.communicate("")[0] == "took\n"
+    shutil.rmtree(folder)
 
 
 # ---------------------------------------------------------------- tried again

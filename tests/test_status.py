@@ -67,6 +67,14 @@ def test_what_is_watched_through_a_pipe_comes_again_and_again(finished: Zoo) -> 
     assert sum(line.startswith("cell ") for line in seen) == 2
 
 
+def test_who_watches_for_a_reader_that_has_gone_ends(finished: Zoo) -> None:
+    with subprocess.Popen(finished.command("status", "--watch"), cwd=finished.root, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=60) == 141
+
+
 def test_a_folder_without_a_matrix_is_told(zoo: Zoo) -> None:
     assert "no matrix.yaml" not in zoo.call("plan").stderr
     (zoo.root / "matrix.yaml").unlink()

@@ -23,6 +23,7 @@ from zoo_bench.selector import matches
 NOT_RECIPE = ("phases", "measure", "seed", "trust", "retry")
 # Of one profile; a matrix of a few lines could have more than fit into memory.
 MOST_CELLS = 10_000
+LONGEST_ID = 220
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class CellName:
 class Cell(CellValues):
     """One row of one table with every value resolved. Frozen."""
 
-    id: str = Field(max_length=220)  # a folder's name and, with a digest, a file's
+    id: str = Field(max_length=LONGEST_ID)  # a folder's name and, with a digest, a file's
     backend: str
     detector: str
     family: str
@@ -120,17 +121,19 @@ def expand(matrix: Matrix, profile_name: str | None = None, gpus: int | None = N
 
 
 def at_half_its_batch(cell: Cell, matrix_id: str) -> Cell | None:
-    """Return the cell with half the images a GPU, None for one with a single one. It is another cell than the matrix's.
+    """Return the cell with half the images a GPU; None where there is but one, or its name would be too long.
 
-    Its id says so as mmdetection's names do: ``torchvision/retinanet_r50_fpn_1x_coco_8xb1``, for 8 GPUs with an image
-    each. Learning rate and schedule are scaled as ever, from the batch that they are scaled to by now.
+    It is another cell than the matrix's. Its id says so as mmdetection's names do, for 8 GPUs with an image each:
+    ``torchvision/retinanet_r50_fpn_1x_coco_8xb1``. Learning rate and schedule are scaled as ever, from the batch that
+    they are scaled to by now.
     """
     images = cell.images_per_gpu // 2
-    if images == 0:
+    cell_id = f"{matrix_id}_{max(cell.gpus, 1)}xb{images}"
+    if images == 0 or len(cell_id) > LONGEST_ID:
         return None
     base = cell.recipe.base_batch_size
     recipe = cell.recipe if base is None else cell.recipe.model_copy(update={"base_batch_size": cell.batch_size})
-    smaller = {"images_per_gpu": images, "id": f"{matrix_id}_{max(cell.gpus, 1)}xb{images}"}
+    smaller = {"images_per_gpu": images, "id": cell_id}
     other = _at_its_batch(cell.model_copy(update={**smaller, "recipe": recipe}))
     return other.model_copy(update={"recipe": other.recipe.model_copy(update={"base_batch_size": base})})
 

@@ -5,6 +5,7 @@ Beside each lock lies a note of who holds it, for those who wait. A note without
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -15,10 +16,10 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from zoo_bench.bounded import MIB, read_bytes
 from zoo_bench.errors import StoreError
 from zoo_bench.machine import GpuDevice
+from zoo_bench.whole import write_whole
 
 VARIABLE = "ZOO_BENCH_LEASES"
 
@@ -35,41 +36,61 @@ def take(path: Path, purpose: str) -> ExitStack | None:
     """Take a lock without waiting; None where somebody else has it. Leaving the stack, or its process's end, frees it.
 
     Raises:
-        StoreError: the lock's folder cannot be written.
+        StoreError: the lock's folder cannot be written, or something else stands in its place.
     """
-    lock = FileLock(path, mode=0o666)  # of a machine's GPUs several users take turns
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        return None
+        descriptor = _lock(path)
     except OSError as error:
-        raise StoreError(f"{path}: cannot be locked: {error.strerror or error}", "mend the permissions") from None
+        raise StoreError(f"{path}: cannot be locked: {error.strerror or error}", "see what is there") from None
+    if descriptor is None:
+        return None
     stack = ExitStack()
-    stack.callback(lock.release)
+    stack.callback(os.close, descriptor)
     note = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S"), "for": purpose}
     with suppress(OSError):  # it only tells
-        _note(path).write_text(json.dumps(note), encoding="utf-8")
+        write_whole(_note(path), json.dumps(note))
     return stack
 
 
 def is_held(path: Path) -> bool:
     """Tell whether somebody holds a lock just now. Whoever tries in the same moment finds it held, and tries again."""
-    lock = FileLock(path, mode=0o666)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
+        descriptor = _lock(path)
     except OSError:  # not ours to try
         return False
-    lock.release()
-    return False
+    if descriptor is not None:
+        os.close(descriptor)
+    return descriptor is None
+
+
+def _lock(path: Path) -> int | None:
+    """Lock a file, which is made, by flock; None where it is locked. Several users of a machine take turns.
+
+    filelock refuses what another user has made in a folder like /tmp, and the kernel refuses to create it again: so it
+    is opened as it is. A link is not followed, and a fifo not waited for.
+    """
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+        os.fchmod(descriptor, 0o666)  # whatever the umask
+    except FileExistsError:
+        descriptor = os.open(path, flags)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def holder(path: Path) -> str:
     """Say who holds a lock, as far as that is known."""
     try:
-        note = json.loads(_note(path).read_text(encoding="utf-8"))
+        note = json.loads(read_bytes(_note(path), MIB))
         return f"process {note['pid']} on {note['host']}, since {note['since']}, for {note['for']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

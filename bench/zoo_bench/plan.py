@@ -83,7 +83,8 @@ def after(planned: PlannedCell, record: Record) -> PlannedCell:
 
 def with_smaller_batch(planned: PlannedCell, record: Record) -> PlannedCell | None:
     """Return what is to be run in place of a cell that needs more memory than there is; None where nothing is."""
-    if record.status != "out_of_memory" or not planned.cell.retry.smaller_batch:
+    in_training = "train" in planned.phases and "train" not in record.phases_done  # else a batch decides nothing
+    if record.status != "out_of_memory" or not planned.cell.retry.smaller_batch or not in_training:
         return None
     matrix_id = planned.instead_of or planned.cell.id
     cell = at_half_its_batch(planned.cell, matrix_id)
@@ -91,7 +92,7 @@ def with_smaller_batch(planned: PlannedCell, record: Record) -> PlannedCell | No
         return None
     reason = f"out of memory with {planned.cell.images_per_gpu} images a GPU in run {record.run_id}"
     mark = fingerprint(cell, planned.inputs, None)
-    return PlannedCell(cell, planned.inputs, mark, cell.phases, reason, None, instead_of=matrix_id)
+    return PlannedCell(cell, planned.inputs, mark, planned.phases, reason, None, instead_of=matrix_id)
 
 
 def parse_phases(text: str | None) -> tuple[Phase, ...] | None:

@@ -28,7 +28,9 @@ MOST = 10**9
 Positive = Annotated[int, Field(ge=1, le=MOST, strict=True)]
 Count = Annotated[int, Field(ge=0, le=MOST, strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
+Period = Annotated[float, Field(ge=0.02, le=10, strict=True)]
+ListPeriod = Annotated[float, Field(ge=0.1, le=10, strict=True)]
 
 
 def _weights(value: str) -> str:
@@ -78,7 +80,7 @@ class Model(Strict):
     rpn_post_nms: PerPhase
     rpn_batch_per_image: Positive
     roi_batch_per_image: Positive
-    box_loss_beta: Annotated[float, Field(ge=0)] = Field(
+    box_loss_beta: Annotated[float, Field(ge=0, strict=True)] = Field(
         description="where smooth L1 of the final boxes turns from a square to a line (RPN: always 1/9); 0: L1"
     )
 
@@ -87,10 +89,10 @@ class Optimizer(Strict):
     """Optimiser and its peak learning rate."""
 
     name: Literal["sgd", "adamw"]
-    lr: Annotated[float, Field(gt=0)]
+    lr: Annotated[float, Field(gt=0, strict=True)]
     momentum: Fraction
-    weight_decay: Annotated[float, Field(ge=0)]
-    clip_norm: Annotated[float, Field(gt=0)] | None
+    weight_decay: Annotated[float, Field(ge=0, strict=True)]
+    clip_norm: Annotated[float, Field(gt=0, strict=True)] | None
 
 
 class LrSchedule(Strict):
@@ -98,7 +100,7 @@ class LrSchedule(Strict):
 
     iterations: Positive
     milestones: tuple[Count, ...]
-    gamma: Annotated[float, Field(gt=0)]
+    gamma: Annotated[float, Field(gt=0, strict=True)]
     warmup_iterations: Count
     warmup_factor: Fraction
 
@@ -131,7 +133,7 @@ class Measure(Strict):
     """How much is measured. `None` is all: the whole schedule, the whole evaluation split."""
 
     train_iterations: Positive | None
-    train_half_width: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+    train_half_width: Annotated[float, Field(gt=0, lt=1, strict=True)] | None = Field(
         description="stop training once the 95 % interval of s/iter is this narrow, relative to it; null: never"
     )
     warmup_iterations: Count = Field(description="iterations cut from the front of the timing statistics, at least")
@@ -146,7 +148,7 @@ class Runtime(Strict):
     data_workers: Count
     threads: Positive | None = Field(description="CPU threads of the framework; null: its own choice")
     checkpoint_interval: Positive = Field(description="iterations after which training can be resumed")
-    collective_timeout_s: Annotated[float, Field(gt=0, le=86400)] = Field(
+    collective_timeout_s: Annotated[float, Field(gt=0, le=86400, strict=True)] = Field(
         description="how long a process waits for the others of its job, before it fails"
     )
 
@@ -154,13 +156,13 @@ class Runtime(Strict):
 class Trust(Strict):
     """How a run is watched, and what becomes of one whose figures something else has spoiled."""
 
-    sample_period_s: Annotated[float, Field(ge=0.02, le=10)] = Field(description="between samples of the GPUs")
-    process_period_s: Annotated[float, Field(ge=0.1, le=10)] = Field(description="between lists of their processes")
+    sample_period_s: Period = Field(description="between samples of the GPUs")
+    process_period_s: ListPeriod = Field(description="between lists of their processes")
     on_noise: Literal["quarantine", "mark"] = Field(description="mark: keep the figures, with a footnote")
-    hang_timeout_s: Annotated[float, Field(gt=0, le=MOST)] | None = Field(
+    hang_timeout_s: Annotated[float, Field(gt=0, le=MOST, strict=True)] | None = Field(
         description="a run that makes no progress for so long has hung, and is ended; null: never"
     )
-    time_limit_s: Annotated[float, Field(gt=0, le=MOST)] | None = Field(
+    time_limit_s: Annotated[float, Field(gt=0, le=MOST, strict=True)] | None = Field(
         description="a run that takes longer than this is ended; null: never"
     )
 
@@ -179,7 +181,7 @@ class Retry(Strict):
         strict=True,
         description="after out_of_memory, run a further cell with half the images a GPU, which has a name of its own",
     )
-    backoff_s: Annotated[float, Field(ge=0, le=86400)] = Field(
+    backoff_s: Annotated[float, Field(ge=0, le=86400, strict=True)] = Field(
         description="before the first such try; twice as long before each further one"
     )
 

@@ -23,7 +23,7 @@ MOST = 2**25
 LARGEST = 2**63  # of whole numbers
 MOST_TEMPLATE_BYTES = 2**20
 FILTERS = (
-    "abs", "count", "d", "default", "first", "float", "int", "items", "last", "length", "list", "map", "max", "min",
+    "abs", "count", "d", "default", "first", "float", "int", "items", "last", "length", "map", "max", "min",
     "reject", "rejectattr", "reverse", "round", "select", "selectattr", "sort", "unique",
 )  # fmt: skip
 # These make a text of whatever they are given.
@@ -56,6 +56,8 @@ class _Loader(FileSystemLoader):
     def get_source(self, environment: Environment, template: str) -> Any:
         for folder in self.searchpath:
             path = Path(folder, template)
+            if path.exists() and not path.resolve().is_relative_to(Path(folder).resolve()):
+                raise SecurityError(f"{template} is a link out of its folder")
             if path.is_file() and path.stat().st_size > MOST_TEMPLATE_BYTES:
                 raise SecurityError(f"{template} is larger than {MOST_TEMPLATE_BYTES} bytes")
         return super().get_source(environment, template)
@@ -82,6 +84,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         of_text = {name: known[name] for name in TEXT_FILTERS} | filters
         self.filters |= {name: self._of_text(function) for name, function in of_text.items()}
         self.filters["join"] = self._join
+        self.filters["list"] = self._list
         del self.globals["lipsum"]
         self._left = MOST
 
@@ -122,6 +125,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if super().wrap_str_format(value) is not None:
             raise SecurityError("format is not for templates")
         return None
+
+    def _list(self, values: Iterable[Any]) -> list[Any]:
+        found = list(values)
+        self._spend(len(found))
+        return found
 
     def _join(self, values: Iterable[Any], between: str = "") -> str:
         texts = [self.text(value) for value in values]

@@ -158,7 +158,7 @@ class Session:
 
     def replan(self, planned: PlannedCell) -> PlannedCell:
         """Decide once more what is left of a cell, by what is in the store now; what it is made from stays."""
-        runs = self.store.load_cell(planned.cell.id).runs
+        runs = self.store.load().runs
         return make_plan((planned.cell,), {planned.cell.id: planned.inputs}, runs, self._request(runs))[0]
 
     def _request(self, runs: Runs) -> Request:

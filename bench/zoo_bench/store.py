@@ -79,10 +79,11 @@ class Store:
     index: Path | None = None
 
     def new_run_id(self) -> str:
-        """Return the id of a run that begins now; it sorts behind those of all runs that have left a folder here."""
+        """Return the id of a run that begins now; it sorts behind those of all runs that have left something here."""
         folder = self.root / RUNS
-        names = (path.name for path in folder.iterdir() if _is_run(path.name)) if folder.is_dir() else ()
-        return new_run_id(max(names, default=""))
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        names += [Path(name).stem for name in self._names()]
+        return new_run_id(max(filter(_is_run, names), default=""))
 
     def run_folder(self, run_id: str) -> Path:
         """Return the folder for a run's logs, telemetry and weights."""
@@ -122,34 +123,35 @@ class Store:
     def load(self) -> Contents:
         """Find all records. A file that is none is named in `problems` and passed over."""
         known = read_index(self.index) if self.index else {}
-        found, problems = self._look("*/*", known)
+        found, problems = self._look(known)
         if self.index and found != known:
             write_index(self.index, found)
         return self._contents(found, problems)
 
-    def load_cell(self, cell_id: str) -> Contents:
-        """Find the records of one cell, all of them read anew."""
-        return self._contents(*self._look(cell_id, {}))
-
-    def _look(self, cell_id: str, known: Mapping[str, Known]) -> tuple[dict[str, Known], list[str]]:
+    def _look(self, known: Mapping[str, Known]) -> tuple[dict[str, Known], list[str]]:
         """Return what every file holds, by its name, and what is none; a file that is `known` is not read."""
         found: dict[str, Known] = {}
         problems: list[str] = []
-        names = glob.glob(f"{cell_id}/*.json", root_dir=self.root)
-        for name in sorted(name for name in names if name.partition("/")[0] not in NOT_RECORDS):
+        names = self._names()
+        for name in sorted(names):
             path, before = self.root / name, known.get(name)
             try:
                 stamp = stamp_of(path)
                 same = before is not None and before.stamp == stamp
                 found[name] = before if before and same else Known(stamp, Summary.of(_read(path)))
             except UNREADABLE as error:
-                problems.append(f"{path}: {_first_line(error)}")
+                problems.append(printable(f"{path}: {_first_line(error)}"))
         return found, problems
+
+    def _names(self) -> list[str]:
+        names = glob.glob("*/*/*.json", root_dir=self.root)
+        return [name for name in names if name.partition("/")[0] not in NOT_RECORDS]
 
     def _contents(self, found: Mapping[str, Known], problems: Sequence[str]) -> Contents:
         names: dict[str, str] = {}
         copies = []
-        for name, known in found.items():
+        # Of two files with one run the one that is named after it counts.
+        for name, known in sorted(found.items(), key=lambda one: (Path(one[0]).stem != one[1].run.run_id, one[0])):
             if names.setdefault(known.run.run_id, name) != name:
                 copies.append(f"{self.root / name}: its run is that of {self.root / names[known.run.run_id]}")
         read = cache(lambda run_id: read_record(self.root / names[run_id]))

@@ -19,11 +19,13 @@ from typing import Any, TypeAlias, get_type_hints
 from pydantic import create_model
 
 from zoo_bench import __version__
+from zoo_bench.bounded import read_bytes
 from zoo_bench.recipe import Strict
 from zoo_bench.runs import Summary
 from zoo_bench.whole import write_whole
 
 MADE_BY = ("columns", "figures", "measurements", "provenance", "recipe", "record", "runs", "store", "store_index")
+MOST_BYTES = 2**30
 Stamp: TypeAlias = tuple[int, int, int, int]
 
 
@@ -56,7 +58,7 @@ def stamp_of(path: Path) -> Stamp:
 def read_index(path: Path) -> dict[str, Known]:
     """Return what is known, by the file's name; nothing where the index is missing, damaged or of another version."""
     try:
-        index = _Index.model_validate_json(path.read_bytes())
+        index = _Index.model_validate_json(read_bytes(path, MOST_BYTES))
         rows = zip(*(getattr(index, name) for name in FIELDS), strict=True)
         known = (Known(stamp, Summary(*row)) for stamp, row in zip(index.stamp, rows, strict=True))
         return dict(zip(index.file, known, strict=True)) if index.made_by == _made_by() else {}

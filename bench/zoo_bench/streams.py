@@ -55,6 +55,13 @@ def exit_code(code: int) -> int:
     raise ZooBenchError(f"stdout cannot be written: {fault.strerror}", "what was printed is not whole")
 
 
+def heard() -> bool:
+    """Tell whether whoever reads stdout is still there, as far as has been noticed."""
+    sys.stdout.flush()
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return not isinstance(raw, _Lasting) or raw.fault is None
+
+
 def _stream(descriptor: int, before: TextIO | None) -> TextIO:
     raw = _Lasting(descriptor, "w", closefd=False)
     return io.TextIOWrapper(

@@ -131,7 +131,7 @@ def try_cells(planned: Sequence[PlannedCell], runner: Runner, trials: Trials) ->
             if record.status == "succeeded":
                 trials.keep(cell)
                 shutil.rmtree(folder, ignore_errors=True)
-            else:
+            elif record.status != "out_of_memory" or not cell.cell.retry.smaller_batch:
                 told = f"{record.status.replace('_', ' ')}: {record.reason}"
                 problems.append(f"{cell.cell.id}: {told} (log: {record.files['log']})")
         return problems, presses.count > 0

@@ -13,12 +13,13 @@ from rich.text import Text
 
 from zoo_bench.columns import Column
 from zoo_bench.display import format_s, plain_table, table_console
-from zoo_bench.errors import EXIT_OK, StoreError
+from zoo_bench.errors import EXIT_OK, ZooBenchError
 from zoo_bench.figures import figure
 from zoo_bench.locks import holder, is_held
 from zoo_bench.noise import describe
 from zoo_bench.record import Record
 from zoo_bench.session import Asked, Session
+from zoo_bench.streams import heard
 from zoo_bench.units import written
 
 WATCH_S = 2.0
@@ -34,9 +35,10 @@ def status(asked: Asked, *, watch: bool = False) -> int:
         return EXIT_OK
     console = table_console()
     if not console.is_terminal:
-        while True:
+        while heard():
             _print(console, *_watched(asked, None), "")
             time.sleep(WATCH_S)
+        return EXIT_OK
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             live.update(Group(*_watched(asked, Screen(console, console.height))), refresh=True)
@@ -63,7 +65,7 @@ def _watched(asked: Asked, screen: Screen | None) -> list[RenderableType]:
         if session.cells and session.runs and screen:  # all that warns has been looked at
             screen = replace(screen, height=screen.height - screen.lines(warnings))
         told = _state(session, screen)
-    except StoreError as error:
+    except ZooBenchError as error:
         return [Text(error.message)]
     return [*(Text(warning) for warning in warnings), *told]
 
