@@ -32,7 +32,7 @@ from leftovers import nothing_left, of_workspace
 
 from zoo_bench.cell import expand
 from zoo_bench.load import load_matrix
-from zoo_bench.locks import take
+from zoo_bench.locks import is_held
 from zoo_bench.record import Record
 
 DETECTORS = ("faster-rcnn_c4", "faster-rcnn_fpn", "mask-rcnn_fpn", "retinanet_fpn")
@@ -224,12 +224,8 @@ def _left_behind(root: Path) -> Iterator[str]:
     """Say which processes still live, and which locks are still held."""
     if not nothing_left(root):
         yield from (f"still alive: {' '.join(process.cmdline())}" for process in of_workspace(root))
-    for path in sorted((root / "results" / "locks").rglob("*.lock")):
-        lock = take(path, "a look")
-        if lock is None:
-            yield f"{path} is still held"
-        else:
-            lock.close()
+    locks = sorted((root / "results" / "locks").rglob("*.lock"))
+    yield from (f"{path} is still held" for path in locks if is_held(path))
 
 
 def _progress() -> Progress:

@@ -84,10 +84,11 @@ def _shapes(objects: List[Dict[str, Any]], sizes: np.ndarray) -> Dict[str, np.nd
     polygons = [polygon for shape in shapes for polygon in shape.polygons]
     runs = [shape.runs for shape in shapes]
     points = np.concatenate([*polygons, np.zeros(0, np.float32)]).reshape(-1, 2)
-    problem = _first_problem(objects, shapes, sizes) or _far_out(objects, shapes, points, sizes)
+    ends = _ends(polygons) // 2
+    problem = _first_problem(objects, shapes, sizes) or _far_out(objects, shapes, points, ends, sizes)
     return {
         "part_ends": np.cumsum(_whole(len(shape.polygons) for shape in shapes)),
-        "polygon_ends": _ends(polygons) // 2,
+        "polygon_ends": ends,
         "points": points,
         "run_ends": _ends(runs),
         "runs": _bytes(runs),
@@ -105,12 +106,13 @@ def _first_problem(objects: List[Dict[str, Any]], shapes: List[Shape], sizes: np
     return ""
 
 
-def _far_out(objects: List[Dict[str, Any]], shapes: List[Shape], points: np.ndarray, sizes: np.ndarray) -> str:
+def _far_out(
+    objects: List[Dict[str, Any]], shapes: List[Shape], points: np.ndarray, ends: np.ndarray, sizes: np.ndarray
+) -> str:
     """Says which object has a corner so far outside of its image that drawing it would take all memory there is."""
-    polygons = [polygon for shape in shapes for polygon in shape.polygons]
-    if not polygons:
+    if not ends.size:
         return ""
-    starts = (_ends(polygons) - _whole(map(len, polygons))) // 2
+    starts = np.append(0, ends[:-1])
     owners = np.repeat(np.arange(len(shapes)), [len(shape.polygons) for shape in shapes])
     near = sizes[owners].astype(np.float64)
     low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)

@@ -58,6 +58,8 @@ def test_the_next_cell_begins_on_another_gpu_and_the_first_is_let_go_once_it_is_
         samples = (clinging.root / clinging.records[0].files["samples"]).read_text(encoding="utf-8")
         uuid = json.loads(samples.partition("\n")[0])["gpus"][0]["uuid"]
         lease = Path(os.environ["ZOO_BENCH_LEASES"]) / f"{uuid}.lock"
+        while "[2/2]" not in process.stderr.readline():  # before, the next cell might begin on the first GPU after all
+            assert process.poll() is None
         assert is_held(lease)
         (clinging.root / "stranger.pid").write_text("")
         while is_held(lease):

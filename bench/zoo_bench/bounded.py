@@ -1,4 +1,4 @@
-"""Reading files that others wrote: regular ones alone, and no more of them than any real one holds."""
+"""What is read of files that others wrote: regular ones alone, no more than any real one holds, no larger numbers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 MIB = 2**20
+# No second, byte or pixel is counted so far; what is computed of larger numbers is soon beyond floats.
+LARGEST = 2**63
 
 
 def read_bytes(path: Path, most: int) -> bytes:

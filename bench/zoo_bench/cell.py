@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from zoo_bench.errors import ConfigError, nearest
 from zoo_bench.matrix import Axes, Matrix, Override, Profile
-from zoo_bench.recipe import CellValues, Precision, merge
+from zoo_bench.recipe import LONGEST_ID, CellValues, Precision, merge
 from zoo_bench.scaling import scaled
 from zoo_bench.selector import matches
 
@@ -23,7 +23,6 @@ from zoo_bench.selector import matches
 NOT_RECIPE = ("phases", "measure", "seed", "trust", "retry")
 # Of one profile; a matrix of a few lines could have more than fit into memory.
 MOST_CELLS = 10_000
-LONGEST_ID = 220
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class CellName:
 class Cell(CellValues):
     """One row of one table with every value resolved. Frozen."""
 
-    id: str = Field(max_length=LONGEST_ID)  # a folder's name and, with a digest, a file's
+    id: str = Field(max_length=LONGEST_ID)
     backend: str
     detector: str
     family: str

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from zoo_bench.bounded import LARGEST
 from zoo_bench.text import each_text, printable
 
 PROTOCOL = 1
@@ -49,8 +50,6 @@ REQUIRED_NUMBERS: dict[str, tuple[str, ...]] = {
 
 READ_BYTES = 2**24
 LONGEST_LINE = 2**20
-# No second, byte or iteration is counted so far; what is computed of larger numbers is soon beyond floats.
-LARGEST = 2**63
 # Signs of life, not of progress: a worker that only writes these has hung.
 NO_PROGRESS = frozenset(["heartbeat", "allocator_peak"])
 

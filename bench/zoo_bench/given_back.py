@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
 
 from zoo_bench.interrupts import Presses
 from zoo_bench.nvml import Device, open_nvml
@@ -72,7 +71,6 @@ def _in_use(gpus: Iterable[int]) -> dict[int, float]:
     if nvml is None:
         return dict.fromkeys(gpus, float("nan"))
     try:
-        since_start = partial(float, 0)
-        return {gpu: Device(nvml, gpu, Problems(), since_start).used_bytes() for gpu in gpus}
+        return {gpu: Device(nvml, gpu, Problems(), lambda: 0.0).used_bytes() for gpu in gpus}
     finally:
         nvml.nvmlShutdown()

@@ -9,7 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    create_model,
+)
 from pydantic_core import CoreSchema, core_schema
 
 Phase = Literal["train", "infer", "evaluate", "publish"]
@@ -23,14 +33,13 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 # Names become parts of file names, which hold 255 bytes.
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]*"
 Name = Annotated[str, Field(pattern=f"^{NAME}$", max_length=64)]
+LONGEST_ID = 220  # a cell's: a folder's name and, with a digest, a file's
 MOST = 10**9
 # Strict: yes and no are no numbers, and nor is text that reads like one.
-Positive = Annotated[int, Field(ge=1, le=MOST, strict=True)]
-Count = Annotated[int, Field(ge=0, le=MOST, strict=True)]
-Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
-Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
-Period = Annotated[float, Field(ge=0.02, le=10, strict=True)]
-ListPeriod = Annotated[float, Field(ge=0.1, le=10, strict=True)]
+Positive = Annotated[StrictInt, Field(ge=1, le=MOST)]
+Count = Annotated[StrictInt, Field(ge=0, le=MOST)]
+Seed = Annotated[StrictInt, Field(ge=0, lt=2**63)]
+Fraction = Annotated[StrictFloat, Field(ge=0, le=1)]
 
 
 def _weights(value: str) -> str:
@@ -80,7 +89,7 @@ class Model(Strict):
     rpn_post_nms: PerPhase
     rpn_batch_per_image: Positive
     roi_batch_per_image: Positive
-    box_loss_beta: Annotated[float, Field(ge=0, strict=True)] = Field(
+    box_loss_beta: Annotated[StrictFloat, Field(ge=0)] = Field(
         description="where smooth L1 of the final boxes turns from a square to a line (RPN: always 1/9); 0: L1"
     )
 
@@ -89,10 +98,10 @@ class Optimizer(Strict):
     """Optimiser and its peak learning rate."""
 
     name: Literal["sgd", "adamw"]
-    lr: Annotated[float, Field(gt=0, strict=True)]
+    lr: Annotated[StrictFloat, Field(gt=0)]
     momentum: Fraction
-    weight_decay: Annotated[float, Field(ge=0, strict=True)]
-    clip_norm: Annotated[float, Field(gt=0, strict=True)] | None
+    weight_decay: Annotated[StrictFloat, Field(ge=0)]
+    clip_norm: Annotated[StrictFloat, Field(gt=0)] | None
 
 
 class LrSchedule(Strict):
@@ -100,7 +109,7 @@ class LrSchedule(Strict):
 
     iterations: Positive
     milestones: tuple[Count, ...]
-    gamma: Annotated[float, Field(gt=0, strict=True)]
+    gamma: Annotated[StrictFloat, Field(gt=0)]
     warmup_iterations: Count
     warmup_factor: Fraction
 
@@ -133,7 +142,7 @@ class Measure(Strict):
     """How much is measured. `None` is all: the whole schedule, the whole evaluation split."""
 
     train_iterations: Positive | None
-    train_half_width: Annotated[float, Field(gt=0, lt=1, strict=True)] | None = Field(
+    train_half_width: Annotated[StrictFloat, Field(gt=0, lt=1)] | None = Field(
         description="stop training once the 95 % interval of s/iter is this narrow, relative to it; null: never"
     )
     warmup_iterations: Count = Field(description="iterations cut from the front of the timing statistics, at least")
@@ -148,7 +157,7 @@ class Runtime(Strict):
     data_workers: Count
     threads: Positive | None = Field(description="CPU threads of the framework; null: its own choice")
     checkpoint_interval: Positive = Field(description="iterations after which training can be resumed")
-    collective_timeout_s: Annotated[float, Field(gt=0, le=86400, strict=True)] = Field(
+    collective_timeout_s: Annotated[StrictFloat, Field(gt=0, le=86400)] = Field(
         description="how long a process waits for the others of its job, before it fails"
     )
 
@@ -156,13 +165,15 @@ class Runtime(Strict):
 class Trust(Strict):
     """How a run is watched, and what becomes of one whose figures something else has spoiled."""
 
-    sample_period_s: Period = Field(description="between samples of the GPUs")
-    process_period_s: ListPeriod = Field(description="between lists of their processes")
+    sample_period_s: Annotated[StrictFloat, Field(ge=0.02, le=10)] = Field(description="between samples of the GPUs")
+    process_period_s: Annotated[StrictFloat, Field(ge=0.1, le=10)] = Field(
+        description="between lists of their processes"
+    )
     on_noise: Literal["quarantine", "mark"] = Field(description="mark: keep the figures, with a footnote")
-    hang_timeout_s: Annotated[float, Field(gt=0, le=MOST, strict=True)] | None = Field(
+    hang_timeout_s: Annotated[StrictFloat, Field(gt=0, le=MOST)] | None = Field(
         description="a run that makes no progress for so long has hung, and is ended; null: never"
     )
-    time_limit_s: Annotated[float, Field(gt=0, le=MOST, strict=True)] | None = Field(
+    time_limit_s: Annotated[StrictFloat, Field(gt=0, le=MOST)] | None = Field(
         description="a run that takes longer than this is ended; null: never"
     )
 
@@ -176,12 +187,11 @@ class Retry(Strict):
     out_of_memory: Count
     diverged: Count
     failed: Count
-    smaller_batch: bool = Field(
+    smaller_batch: StrictBool = Field(
         default=False,
-        strict=True,
         description="after out_of_memory, run a further cell with half the images a GPU, which has a name of its own",
     )
-    backoff_s: Annotated[float, Field(ge=0, le=86400, strict=True)] = Field(
+    backoff_s: Annotated[StrictFloat, Field(ge=0, le=86400)] = Field(
         description="before the first such try; twice as long before each further one"
     )
 

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from zoo_bench.addresses import Address, InsidePath, Url
 from zoo_bench.measurements import Measurements, Whole
 from zoo_bench.noise import Noise
-from zoo_bench.recipe import NAME, WORKER_PHASES, Count, Name, Phase, Positive, Strict
+from zoo_bench.recipe import LONGEST_ID, NAME, WORKER_PHASES, Count, Name, Phase, Positive, Strict
 from zoo_bench.revision import Revision
 
 Status = Literal["succeeded", "failed", "out_of_memory", "timed_out", "hung", "diverged", "interrupted", "quarantined"]
@@ -157,7 +157,7 @@ class Record(Strict):
 
     schema_version: Literal[1, 2, 3] = 3
     run_id: Name
-    cell_id: Annotated[str, Field(pattern=f"^{NAME}/{NAME}$", max_length=220)]
+    cell_id: Annotated[str, Field(pattern=f"^{NAME}/{NAME}$", max_length=LONGEST_ID)]
     profile: str
     cell: Annotated[dict[str, Any], _holding(_Cell)] = Field(
         description="every value of the cell, as the worker got it"

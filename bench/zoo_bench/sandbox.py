@@ -18,9 +18,10 @@ from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from zoo_bench.bounded import LARGEST
+
 # Characters and list items, over the whole document: a thousand times what one holds.
 MOST = 2**25
-LARGEST = 2**63  # of whole numbers
 MOST_TEMPLATE_BYTES = 2**20
 FILTERS = (
     "abs", "count", "d", "default", "first", "float", "int", "items", "last", "length", "map", "max", "min",
@@ -31,10 +32,8 @@ TEXT_FILTERS = ("capitalize", "e", "escape", "lower", "string", "title", "trim",
 METHODS = frozenset(
     [
         "capitalize", "casefold", "count", "endswith", "find", "isalnum", "isalpha", "isdigit", "islower", "isspace",
-        "isupper",
-        "lower", "lstrip", "partition", "removeprefix", "removesuffix", "rfind", "rpartition", "rsplit", "rstrip",
-        "split",
-        "splitlines", "startswith", "strip", "swapcase", "title", "upper",
+        "isupper", "lower", "lstrip", "partition", "removeprefix", "removesuffix", "rfind", "rpartition", "rsplit",
+        "rstrip", "split", "splitlines", "startswith", "strip", "swapcase", "title", "upper",
     ]
 )  # fmt: skip
 

@@ -83,7 +83,7 @@ class Store:
         folder = self.root / RUNS
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         names += [Path(name).stem for name in self._names()]
-        return new_run_id(max(filter(_is_run, names), default=""))
+        return new_run_id(next(filter(_is_run, sorted(names, reverse=True)), ""))
 
     def run_folder(self, run_id: str) -> Path:
         """Return the folder for a run's logs, telemetry and weights."""
@@ -132,13 +132,13 @@ class Store:
         """Return what every file holds, by its name, and what is none; a file that is `known` is not read."""
         found: dict[str, Known] = {}
         problems: list[str] = []
-        names = self._names()
-        for name in sorted(names):
-            path, before = self.root / name, known.get(name)
+        for name in sorted(self._names()):
+            path, one = self.root / name, known.get(name)
             try:
                 stamp = stamp_of(path)
-                same = before is not None and before.stamp == stamp
-                found[name] = before if before and same else Known(stamp, Summary.of(_read(path)))
+                if one is None or one.stamp != stamp:
+                    one = Known(stamp, Summary.of(_read(path)))
+                found[name] = one
             except UNREADABLE as error:
                 problems.append(printable(f"{path}: {_first_line(error)}"))
         return found, problems

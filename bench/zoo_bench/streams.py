@@ -45,9 +45,7 @@ def exit_code(code: int) -> int:
     Raises:
         ZooBenchError: it could not be written for another reason.
     """
-    sys.stdout.flush()
-    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    fault = raw.fault if isinstance(raw, _Lasting) else None
+    fault = _fault()
     if fault is None:
         return code
     if fault.errno == errno.EPIPE:
@@ -57,9 +55,14 @@ def exit_code(code: int) -> int:
 
 def heard() -> bool:
     """Tell whether whoever reads stdout is still there, as far as has been noticed."""
+    return _fault() is None
+
+
+def _fault() -> OSError | None:
+    """Why some of what was printed so far has reached nobody."""
     sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    return not isinstance(raw, _Lasting) or raw.fault is None
+    return raw.fault if isinstance(raw, _Lasting) else None
 
 
 def _stream(descriptor: int, before: TextIO | None) -> TextIO:

@@ -8,6 +8,7 @@ from pathlib import Path
 from conftest import MATRIX
 from hypothesis import given
 from hypothesis import strategies as st
+from records import runs_of
 
 from fuzzing import hostile, origins
 from zoo_bench.backends import BackendSpec
@@ -17,10 +18,8 @@ from zoo_bench.errors import ZooBenchError
 from zoo_bench.layout import lay_out
 from zoo_bench.load import load_matrix
 from zoo_bench.render import render
-from zoo_bench.runs import Runs
 from zoo_bench.yamlfile import load_model
 
-NO_RUNS = Runs((), lambda _: None)  # type: ignore[arg-type,return-value]
 matrices = st.deferred(lambda: hostile.files(origins.matrix(), MATRIX.read_bytes(), hostile.RAW_YAML))
 backends = st.deferred(lambda: hostile.files(origins.backend(), origins.BACKEND.read_bytes(), hostile.RAW_YAML))
 
@@ -36,7 +35,7 @@ def test_a_matrix_is_read_or_refused(content: bytes) -> None:
             assert all(inside(origins.scratch() / cell.id) for cell in expand(matrix, name))
             with contextlib.suppress(ZooBenchError):
                 lay_out(matrix, DocumentOptions(name))
-                render(matrix, NO_RUNS, [origins.TEMPLATES], DocumentOptions(name))
+                render(matrix, runs_of(), [origins.TEMPLATES], DocumentOptions(name))
     assert not Path("pwned").exists()
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from pydantic import ValidationError
+from records import runs_of
 
 from fuzzing import hostile, origins
 from zoo_bench.document import DocumentOptions
@@ -25,10 +26,9 @@ from zoo_bench.markdown import escape
 from zoo_bench.matrix import Matrix
 from zoo_bench.record import Record
 from zoo_bench.render import render
-from zoo_bench.runs import Runs, Summary
+from zoo_bench.runs import Runs
 from zoo_bench.sandbox import MOST
 
-NO_RUNS = Runs((), lambda _: None)
 EXPRESSIONS = (
     "title", "note", "hardware", "parts", "footnotes", "'x'", "10", "range(100)", "parts[0].sections",
     "footnotes | length",
@@ -80,7 +80,7 @@ def filled(content: bytes) -> str:
     folder = origins.scratch() / "templates"
     folder.mkdir(exist_ok=True)
     (folder / "model_zoo.md.j2").write_bytes(content)
-    return render(plain_matrix(), NO_RUNS, [folder, origins.TEMPLATES])
+    return render(plain_matrix(), runs_of(), [folder, origins.TEMPLATES])
 
 
 @hostile.examined(150)
@@ -199,10 +199,7 @@ def made_of(content: dict[str, Any]) -> tuple[Matrix, Runs] | None:
     """The matrix and the records; None where these texts cannot stand there."""
     try:
         records = [Record.model_validate(content[name]) for name in ("first", "second")]
-        by_id = {record.run_id: record for record in records}
-        return Matrix.model_validate(content["matrix"]), Runs(
-            tuple(map(Summary.of, records)), lambda run: by_id[run.run_id]
-        )
+        return Matrix.model_validate(content["matrix"]), runs_of(records)
     except ValidationError:
         return None
 

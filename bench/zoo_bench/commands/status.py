@@ -104,21 +104,22 @@ def _state(session: Session, screen: Screen | None = None) -> list[RenderableTyp
         lines.append(Line(cell.id, newest, failed, len(measured), _runner(session, cell.id)))
     if screen is None:
         return _table(lines, session.name)
-    shown = _most_telling(lines, screen)
-    left_out = Counter(_state_of(line).plain for line in lines if line not in shown)
+    chosen = _most_telling(lines, screen)
+    left_out = Counter(_state_of(line).plain for line in lines if line.cell_id not in chosen)
     rest = ", ".join(f"{count} {state}" for state, count in left_out.items())
-    return [*_table(shown, session.name), *([Text(f"and {rest}", style="dim")] if rest else [])]
+    table = _table([line for line in lines if line.cell_id in chosen], session.name)
+    return [*table, *([Text(f"and {rest}", style="dim")] if rest else [])]
 
 
-def _most_telling(lines: Sequence[Line], screen: Screen) -> list[Line]:
-    """Return the cells that fit, in their order: first of all those that run, then those that went wrong."""
+def _most_telling(lines: Sequence[Line], screen: Screen) -> set[str]:
+    """Return the ids of the cells that fit: first of all those that run, then those that went wrong."""
     left, chosen = screen.height - HEAD_LINES, set[str]()
     for line in sorted(lines, key=_interest):
         left -= 1 + screen.lines([*_told(line), *([_running(line)] if line.runner else [])])
         if left < 0:
             break
         chosen.add(line.cell_id)
-    return [line for line in lines if line.cell_id in chosen]
+    return chosen
 
 
 def _interest(line: Line) -> int:

@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from zoo_bench.bounded import read_bytes
+from zoo_bench.bounded import LARGEST, read_bytes
 from zoo_bench.errors import DatasetError
 
 _CHUNK_BYTES = 1 << 20
-LARGEST = 2**63
 # COCO's largest file has 450 MB, those of the largest data sets some GB.
 MOST_BYTES = 8 * 2**30
 #: Pixels of an image's side.

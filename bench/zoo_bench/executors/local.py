@@ -88,10 +88,8 @@ def run_job(job: Job, on_event: Callable[[Event], None], presses: Presses) -> Ou
                 time.sleep(POLL_S)
             if overdue is not None:
                 words = _last_line(job.paths.log)  # before somebody's stack is in it
-                overdue = replace(
-                    overdue, reason=overdue.reason + (f"; its log then ended with: {words}" if words else "")
-                )
-                overdue = replace(overdue, stacks=dump_stacks(process.pid, job.paths.stacks))
+                told = f"{overdue.reason}; its log then ended with: {words}" if words else overdue.reason
+                overdue = replace(overdue, reason=told, stacks=dump_stacks(process.pid, job.paths.stacks))
         finally:
             stop(process, job.paths.output, presses)  # whatever went wrong here, the worker must not stay
             if guardian is not None:
