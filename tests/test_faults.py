@@ -317,7 +317,8 @@ def test_a_read_only_results_folder_is_told(zoo: Zoo, small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     done = zoo.call("run", *RETINANET)
     assert done.returncode == 2
-    assert "Read-only file system" in done.stderr
+    assert f"{small_disk} cannot be written" in done.stderr
+    assert "never run" in zoo.call("status", *RETINANET).stdout, "and it is said before anything is launched"
 
 
 def test_a_clock_that_is_set_back_does_not_make_a_new_run_an_old_one(zoo: Zoo) -> None:

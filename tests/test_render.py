@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -406,3 +408,23 @@ def test_a_wrong_template_is_a_readable_error(zoo: Zoo, template: str) -> None:
     done = zoo.call("render")
     assert done.returncode == 2
     assert "template" in done.stderr
+
+
+def test_a_template_that_is_no_file_is_not_passed_over_for_the_bundled_one(zoo: Zoo) -> None:
+    (zoo.root / "templates" / "model_zoo.md.j2").mkdir(parents=True)
+    done = zoo.call("render")
+    assert done.returncode == 2
+    assert "model_zoo.md.j2 is no file" in done.stderr
+
+
+def test_a_template_sends_a_terminal_no_commands(zoo: Zoo) -> None:
+    folder = zoo.root / "templates"
+    folder.mkdir()
+    (folder / "model_zoo.md.j2").write_text("\x1b[2Jgone\n")
+    ours, theirs = pty.openpty()
+    subprocess.run(zoo.command("render"), cwd=zoo.root, stdout=theirs, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert shown.startswith(r"\x1b[2Jgone")
+    assert zoo.call("render").stdout.startswith("\x1b[2Jgone"), "a file gets what the template says"

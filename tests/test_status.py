@@ -57,6 +57,17 @@ def test_what_went_wrong_stands_before_what_was_never_run(zoo: Zoo) -> None:
     assert f"and {20 - shown} never run" in screen
 
 
+def test_a_narrow_terminal_cuts_no_figure(finished: Zoo) -> None:
+    narrow = {**os.environ, "COLUMNS": "72"}
+    done = subprocess.run(
+        finished.command("status"), cwd=finished.root, env=narrow, capture_output=True, text=True, check=True
+    )
+    record = finished.records[0]
+    assert record.measurements.train is not None
+    assert f"{record.measurements.train.mean_s:.3f}" in done.stdout
+    assert "…" not in done.stdout
+
+
 def test_what_is_watched_through_a_pipe_comes_again_and_again(finished: Zoo) -> None:
     with subprocess.Popen(
         finished.command("status", "--watch"), cwd=finished.root, stdout=subprocess.PIPE, text=True

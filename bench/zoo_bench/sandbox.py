@@ -57,6 +57,8 @@ class _Loader(FileSystemLoader):
             path = Path(folder, template)
             if path.exists() and not path.resolve().is_relative_to(Path(folder).resolve()):
                 raise SecurityError(f"{template} is a link out of its folder")
+            if path.exists() and not path.is_file():
+                raise SecurityError(f"{template} is no file")
             if path.is_file() and path.stat().st_size > MOST_TEMPLATE_BYTES:
                 raise SecurityError(f"{template} is larger than {MOST_TEMPLATE_BYTES} bytes")
         return super().get_source(environment, template)

@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -97,11 +97,14 @@ class Store:
         """Return the lock that whoever runs a cell holds."""
         return self.root / LOCKS / f"{cell_id}.lock"
 
-    def check(self) -> None:
-        """Raise StoreError when something is in the way of the folders that runs are kept in."""
-        for folder in (self.root, self.root / RUNS):
-            if os.path.lexists(folder) and not folder.is_dir():
-                raise StoreError(f"{folder} is no folder, and runs are kept there", "move it away")
+    def check(self, cell_ids: Iterable[str]) -> None:
+        """Raise StoreError when something is in the way of keeping runs of these cells."""
+        for folder in (self.root / RUNS, *(self.root / cell_id for cell_id in cell_ids)):
+            there = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
+            if not there.is_dir():
+                raise StoreError(f"{there} is no folder, and runs are kept there", "move it away")
+            if not os.access(there, os.W_OK | os.X_OK):
+                raise StoreError(f"{there} cannot be written, and runs are kept there", "mend its permissions")
 
     def add(self, record: Record) -> Path:
         """Write a record so that it is wholly there or not at all, also after a power cut.

@@ -18,6 +18,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from models import worker
+from models.torchvision.short_logs import ShortLogs
 
 MODULE = "models.torchvision.rank"
 LOG_END_BYTES = 2000
@@ -59,8 +60,10 @@ def run_ranks(job: dict[str, Any], count: int, events: worker.EventWriter) -> No
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(log_dir=str(output)),  # its default is a new folder under /tmp, which it leaves
     )
+    logs = [log_file(output, number) for number in range(1, count)]
     try:
-        elastic_launch(config, sys.executable)("-m", MODULE, "--job", str(output / "job.json"))
+        with ShortLogs(logs):
+            elastic_launch(config, sys.executable)("-m", MODULE, "--job", str(output / "job.json"))
     except SignalException as stop:
         raise worker.Stopped(int(stop.sigval)) from None
     except ChildFailedError as error:

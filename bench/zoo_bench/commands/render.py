@@ -10,13 +10,15 @@ from zoo_bench.errors import EXIT_OK
 from zoo_bench.layout import lay_out
 from zoo_bench.render import render as render_document
 from zoo_bench.session import Asked, Session
+from zoo_bench.text import printable
 
 
 def render(asked: Asked, options: DocumentOptions) -> int:
     """Print the document, and nothing else, to stdout."""
     session = Session.open(asked)
     root = session.workspace.root
-    sys.stdout.write(render_from(session, options, lambda file: (root / file).is_file()))
+    document = render_from(session, options, lambda file: (root / file).is_file())
+    sys.stdout.write(printable(document) if sys.stdout.isatty() else document)  # a template may hold what moves cursors
     return EXIT_OK
 
 

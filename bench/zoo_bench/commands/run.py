@@ -48,7 +48,7 @@ def run(asked: Asked, *, dry_run: bool, trial: bool = True) -> int:
         return EXIT_OK
     machine = describe_machine(session.machine.name)
     preflight.check(session, [(cell.cell, cell.phases) for cell in left], machine)
-    session.store.check()
+    session.store.check(cell.cell.id for cell in left)
     try:
         benches = prepare_benches(session, left, machine, console)
     except Interrupted:

@@ -137,7 +137,7 @@ def _runner(session: Session, cell_id: str) -> str:
 
 def _table(lines: Sequence[Line], name: Callable[[str], str]) -> list[RenderableType]:
     table = plain_table()
-    table.add_column("cell", no_wrap=True)
+    table.add_column("cell", overflow="fold")  # what gives way where a terminal is narrow: figures stay whole
     told_tries = any(line.tries is not None for line in lines)
     heads = ["status", *(["runs"] if told_tries else []), "took", "s/iter", "fps", "box AP", "mask AP"]
     for head in heads:

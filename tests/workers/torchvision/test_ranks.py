@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -23,6 +24,7 @@ from models.torchvision.data import training_batches
 from models.torchvision.detectors import build_detector
 from models.torchvision.launch import Failure, error_file, first_failure
 from models.torchvision.loop import train_step
+from models.torchvision.short_logs import LEFT_OUT, ShortLogs
 
 
 def shared(detector: str = "faster-rcnn_fpn", ranks: int = 2, images: int = 1, **values: Any) -> dict[str, Any]:
@@ -223,3 +225,24 @@ def test_the_failure_that_is_reported_is_the_one_the_others_follow_from(
     for rank, unix_s, follows in told:
         failure(tmp_path, rank, unix_s, follows)
     assert first_failure(tmp_path, 3, codes).rank == wanted
+
+
+def test_of_a_flood_in_a_ranks_log_the_beginning_and_the_end_stay(tmp_path: Path) -> None:
+    log, most_bytes = tmp_path / "rank-1.log", 0
+    flood = "print('first', flush=True)\nfor line in range(40_000_000): print(line)\nprint('last')"
+    with ShortLogs([log, tmp_path / "rank-2.log"], head_bytes=100_000, end_bytes=1000), log.open("ab") as stream:
+        with subprocess.Popen(["timeout", "3", sys.executable, "-c", flood], stdout=stream) as process:
+            while process.poll() is None:
+                most_bytes = max(most_bytes, log.stat().st_size)
+                time.sleep(0.01)
+        stream.write(b"last\n")
+        stream.flush()
+        deadline = time.monotonic() + 10
+        while log.stat().st_size > 200_000 and time.monotonic() < deadline:
+            time.sleep(0.05)
+    kept = log.read_bytes()
+    assert most_bytes > 200_000, "there was a flood"
+    assert len(kept) <= 200_000
+    assert kept.startswith(b"first\n")
+    assert LEFT_OUT in kept
+    assert kept.endswith(b"last\n")
