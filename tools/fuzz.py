@@ -38,6 +38,7 @@ PROPERTIES = {
     "detections": ("test_workers", "test_detections_are_scored_or_refused"),
     "checkpoints": ("test_checkpoints", "test_a_checkpoint_is_plain_weights_or_refused"),
     "records": ("test_records", "test_a_record_is_refused_or_fit_for_every_verb"),
+    "baselines": ("test_records", "test_a_baseline_is_refused_or_compared_with"),
     "templates": ("test_documents", "test_a_template_is_filled_or_refused"),
     "markup of a document": ("test_documents", "test_no_value_changes_what_a_document_is_made_of"),
 }

@@ -65,6 +65,8 @@ def run(
     phases: options.Phases = None,
     checkpoint: options.CheckpointFile = None,
     allow_noisy: options.AllowNoisy = False,
+    accepted: options.AcceptedModels = False,
+    repeat: options.Repeat = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop, like `zoo-bench plan`.")] = False,
     no_trial: Annotated[
         bool, typer.Option("--no-trial", help="Start long cells without trying every cell for 20 iterations first.")
@@ -80,7 +82,7 @@ def run(
     from zoo_bench.commands.run import run as command
     from zoo_bench.session import Asked
 
-    asked = Asked(root, matrix, profile, select, skip, gpus, phases, checkpoint, force, allow_noisy)
+    asked = Asked(root, matrix, profile, select, skip, gpus, phases, checkpoint, force, allow_noisy, accepted, repeat)
     # Its code says how the cells ended, also when nobody reads the table.
     raise typer.Exit(command(asked, dry_run=dry_run, trial=not no_trial))
 
@@ -137,6 +139,9 @@ def show(
     matrix: MatrixFile = None,
     profile: ProfileName = None,
     json: Annotated[bool, typer.Option("--json", help="Print figures and whole records as JSON.")] = False,
+    history: Annotated[
+        bool, typer.Option("--history", help="Draw each metric night by night, and find where its level changed.")
+    ] = False,
 ) -> int:
     """Show where each figure of a row comes from: definition, interval, run, machine, software, log, checkpoint.
 
@@ -145,6 +150,10 @@ def show(
     from zoo_bench.commands.show import show as command
     from zoo_bench.session import Asked
 
+    if history:
+        from zoo_bench.commands.history import history as told
+
+        return told(Asked(root, matrix, profile), cell)
     return command(Asked(root, matrix, profile), cell, as_json=json)
 
 
@@ -158,6 +167,7 @@ def render(
     mem_def: options.MemoryCounted = "nvml",
     mem_agg: options.MemoryOverGpus = "max",
     energy: options.EnergyColumn = False,
+    spread: options.SpreadOverSeeds = False,
     no_stale_marks: options.NoStaleMarks = False,
 ) -> int:
     """Print the zoo's document, Markdown, to stdout: `zoo-bench render > MODEL_ZOO.md`.
@@ -171,8 +181,85 @@ def render(
 
     memory = memory_definition(mem_def, mem_agg)
     ours, laid_out = chosen_backends(backend), chosen_tables(tables)
-    chosen = DocumentOptions(profile, memory, energy, not no_stale_marks, ours, laid_out)
+    chosen = DocumentOptions(profile, memory, energy, spread, not no_stale_marks, ours, laid_out)
     return command(Asked(root, matrix, profile), chosen)
+
+
+@app.command()
+def accept(
+    why: Annotated[
+        str, typer.Option("--why", help="The reason; it stands beside the runs, for whoever reviews the diff.")
+    ],
+    root: Root = None,
+    matrix: MatrixFile = None,
+    profile: ProfileName = None,
+    select: Select = None,
+    skip: options.Skip = None,
+    by: Annotated[
+        str | None, typer.Option("--by", help="Who accepts. Default: git's user.name.", show_default=False)
+    ] = None,
+    runs: Annotated[
+        int, typer.Option("--runs", min=1, max=1000, help="So many of the newest runs of each cell, as one reference.")
+    ] = 1,
+) -> int:
+    """Make the newest runs the reference that `zoo-bench check` compares with, on the machine they were made on.
+
+    What was accepted is kept in results/baselines/, one file a machine, to be reviewed and committed:
+    `zoo-bench accept --profile speed --why "driver 560"`.
+    """
+    from zoo_bench.commands.accept import accept as command
+    from zoo_bench.session import Asked
+
+    return command(Asked(root, matrix, profile, select, skip), why=why, by=by, count=runs)
+
+
+@app.command()
+def check(
+    root: Root = None,
+    matrix: MatrixFile = None,
+    profile: ProfileName = None,
+    select: Select = None,
+    skip: options.Skip = None,
+    confirm: Annotated[
+        int, typer.Option("--confirm", min=0, max=100, help="Run what looks changed so many times more, then judge.")
+    ] = 0,
+    max_age: Annotated[
+        float | None,
+        typer.Option(
+            "--max-age",
+            min=0,
+            metavar="HOURS",
+            help="A cell whose newest run began longer ago is missing. Default: however long.",
+            show_default=False,
+        ),
+    ] = None,
+    ap_only: Annotated[
+        bool, typer.Option("--ap-only", help="AP alone, whatever machine it was accepted on: for machines of others.")
+    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show what is unchanged too.")] = False,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", help="Add the verdicts to this file.", show_default=False)
+    ] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", help="Write them as JUnit XML.", show_default=False)] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Write them as JSON.", show_default=False)] = None,
+    github: Annotated[bool, typer.Option("--github", help="Print annotations for GitHub Actions too.")] = False,
+) -> int:
+    """Compare the newest runs with what was accepted and with the nights since; exit 3 when something got worse.
+
+    How much is chance is learnt from the nights themselves. Every night: `zoo-bench check --profile speed --confirm 4`.
+    Exit codes: 0 nothing got worse, 1 a cell did not succeed, 3 a regression, 4 nothing to compare with, 5 quarantined.
+    """
+    from zoo_bench.commands.check import Outputs
+    from zoo_bench.commands.check import check as command
+    from zoo_bench.session import Asked
+
+    outputs = Outputs(markdown, junit, json, github, every)
+    # Its code says what got worse, also when nobody reads the table.
+    raise typer.Exit(
+        command(
+            Asked(root, matrix, profile, select, skip), outputs, confirm=confirm, max_age_h=max_age, ap_only=ap_only
+        )
+    )
 
 
 @app.command()

@@ -127,6 +127,12 @@ CheckpointFile = Annotated[
 AllowNoisy = Annotated[
     bool, typer.Option("--allow-noisy", help="Keep figures that something else on the machine spoiled, marked.")
 ]
+AcceptedModels = Annotated[
+    bool, typer.Option("--accepted", help="Measure the models that were accepted: use with --phases infer,evaluate.")
+]
+Repeat = Annotated[
+    int, typer.Option("--repeat", min=1, max=1000, help="Run every cell so often, each time with another seed.")
+]
 Backends = Annotated[
     str | None,
     typer.Option(
@@ -164,6 +170,9 @@ MemoryOverGpus = Annotated[
     ),
 ]
 EnergyColumn = Annotated[bool, typer.Option("--energy", help="Add the column Energy (J/iter).")]
+SpreadOverSeeds = Annotated[
+    bool, typer.Option("--spread", help="Show AP of several seeds (run --repeat) as mean and spread: 37.4 ± 0.2.")
+]
 NoStaleMarks = Annotated[
     bool,
     typer.Option("--no-stale-marks", help="Do not mark rows whose worker, lock or driver has changed since."),

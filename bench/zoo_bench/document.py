@@ -23,7 +23,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "--mem-agg": OVER_GPUS,
 }
 WITH_VALUE = ("--profile", "--backend", *CHOICES)
-FLAGS = ("--energy", "--no-stale-marks")
+FLAGS = ("--energy", "--spread", "--no-stale-marks")
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class DocumentOptions:
     profile: str | None = None
     memory: MemoryDefinition = DEFAULT_MEMORY
     energy: bool = False
+    spread: bool = False
     stale_marks: bool = True
     backends: tuple[str, ...] | None = None
     tables: Tables | None = None
@@ -96,6 +97,7 @@ def comment(options: DocumentOptions, matrix: Matrix) -> str:
     if options.memory.over_gpus != DEFAULT_MEMORY.over_gpus:
         words += ["--mem-agg", options.memory.over_gpus]
     words += ["--energy"] if options.energy else []
+    words += ["--spread"] if options.spread else []
     words += [] if options.stale_marks else ["--no-stale-marks"]
     return f"{OPENING} {' '.join(words)} -->\n" if words else ""
 
@@ -129,6 +131,7 @@ def _parse(words: list[str]) -> DocumentOptions:
             given.get("--mem-def", DEFAULT_MEMORY.count), given.get("--mem-agg", DEFAULT_MEMORY.over_gpus)
         ),
         energy="--energy" in given,
+        spread="--spread" in given,
         stale_marks="--no-stale-marks" not in given,
         backends=chosen_backends(given.get("--backend")),
         tables=chosen_tables(given.get("--tables")),

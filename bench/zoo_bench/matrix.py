@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from zoo_bench.addresses import HUB, Address, InsidePath, Url, is_inside
 from zoo_bench.errors import ConfigError, nearest
-from zoo_bench.recipe import Count, Name, PartialSchedule, PartialValues, Precision, Seed, Strict
+from zoo_bench.recipe import Count, Fraction, Name, PartialSchedule, PartialValues, Precision, Seed, Strict
 
 Side = Annotated[int, Field(ge=64, le=4096, description="pixels")]
 Images = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -134,6 +134,7 @@ class Publish(Strict):
 
 
 Tables = Literal["together", "apart"]
+Part = Annotated[Fraction, Field(gt=0)]
 
 
 class Document(Strict):
@@ -156,6 +157,29 @@ class Target(Strict):
     software: dict[str, str]
 
 
+class LeastChange(Strict):
+    """The smallest change of each metric that is accused, however certain it is.
+
+    Of memory, s/iter and fps as a share of them; of AP, of newly trained models, as a fraction: 0.003 is 0.3 points.
+    """
+
+    memory: Part = 0.01
+    s_per_iter: Part = 0.015
+    fps: Part = 0.015
+    box_ap: Part = 0.003
+    mask_ap: Part = 0.003
+
+
+class Check(Strict):
+    """What `zoo-bench check` accuses; docs/regression.md explains how it decides."""
+
+    least_change: LeastChange = LeastChange()
+    same_model_ap: Part = Field(
+        default=0.0005,
+        description="how far the AP of the accepted model, evaluated again, may be off: 0.0005 is 0.05 points",
+    )
+
+
 class Matrix(Strict):
     """A whole matrix.yaml."""
 
@@ -165,6 +189,7 @@ class Matrix(Strict):
     document: Document
     target: Target
     publish: Publish | None = None
+    check: Check = Check()
     datasets: dict[Name, Dataset] = Field(min_length=1)
     detectors: dict[Name, Detector] = Field(min_length=1)
     backbones: dict[Name, Backbone] = Field(min_length=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from zoo_bench.cell import Cell, at_half_its_batch, digest
 from zoo_bench.destination import Destination
@@ -54,14 +54,20 @@ class PlannedCell:
 class Request:
     """What the user asked for beyond the cells.
 
-    `available` names the checkpoint files that still exist, `destination` says where models are published now.
+    `accepted`: by cell id, the model of the baseline that is to be measured. `available` names the checkpoint files
+    that still exist, `destination` says where models are published now.
     """
 
     phases: tuple[Phase, ...] | None = None
     force: bool = False
     checkpoint: Checkpoint | None = None
+    accepted: Mapping[str, Checkpoint] = field(default_factory=dict)
     available: frozenset[str] = frozenset()
     destination: Destination | None = None
+
+    def given(self, cell: Cell) -> Checkpoint | None:
+        """Return the model that a cell is to be measured with, whatever it has trained itself."""
+        return self.accepted.get(cell.id) or self.checkpoint
 
 
 def after(planned: PlannedCell, record: Record) -> PlannedCell:
@@ -127,15 +133,16 @@ def make_plan(
 
 
 def _plan_cell(cell: Cell, inputs: Inputs, earlier: Runs, request: Request) -> PlannedCell:
-    mark = fingerprint(cell, inputs, request.checkpoint)
+    given = request.given(cell)
+    mark = fingerprint(cell, inputs, given)
     same = [run for run in earlier.summaries if run.fingerprint == mark and not _spoiled(run, cell)]
     wanted = request.phases or cell.phases
     done = _done(same, request.destination)
     left = wanted if request.force else tuple(phase for phase in wanted if phase not in done)
     if wanted == ("publish",) and "train" not in done:  # what was trained is published, and the others are not begun
         return PlannedCell(cell, inputs, mark, (), "not published: not trained yet", None, unpublished=True)
-    trained = done.get("train") if request.checkpoint is None else None
-    checkpoint = request.checkpoint or _checkpoint(trained, request.available)
+    trained = done.get("train") if given is None else None
+    checkpoint = given or _checkpoint(trained, request.available)
     if left == ("publish",) and trained is not None and checkpoint is None:
         # A finished cell is not trained for days once more only because its files moved.
         gone = f"not published: the model of run {trained.run_id} is gone"
@@ -201,6 +208,8 @@ def _reason(
     if same:
         last = same[-1]
         return f"{last.status} in run {last.run_id}" if last.status != "succeeded" else "not measured yet"
+    if request.accepted.get(cell.id):
+        return "the accepted model"
     if request.checkpoint:
         return "given checkpoint"
     if not earlier.summaries:

@@ -33,8 +33,12 @@ class CurrentInputs:
 
 def machine_key(record: Record) -> MachineKey:
     """Return what two records of one machine have in common: its name where it has one, its CPU and its GPUs."""
-    machine = record.machine
-    return machine_name(record), str(machine.get("cpu", "")), tuple(sorted(_names(machine.get("gpus", ()))))
+    return machine_key_of(record.machine)
+
+
+def machine_key_of(machine: Mapping[str, Any]) -> MachineKey:
+    """Return the same of a machine as records describe it."""
+    return str(machine.get("name") or ""), str(machine.get("cpu", "")), tuple(sorted(_names(machine.get("gpus", ()))))
 
 
 def machine_name(record: Record) -> str:

@@ -158,7 +158,7 @@ class _Document:
             # A training whose energy is not known says why.
             record = row.sources.get(column) or (row.sources.get("s_per_iter") if column == "energy" else None)
             figure = row_figure(column, record, self.options.memory, on_host=on_host)
-            text = self._links(row) if column == "download" else written(column, figure.value)
+            text = self._links(row) if column == "download" else self._written(row, column, figure.value)
             figures.append(text)
             if figure.remark:
                 said.append(f"{'' if text else 'No '}{COLUMN_HEADS[column]}: {figure.remark}.")
@@ -171,6 +171,14 @@ class _Document:
         names += [row.cell.precision] if self.layout.with_precision else []
         names += [row.cell.backend] if self.layout.mixed else []
         return [*map(escape, names), *figures]
+
+    def _written(self, row: Row, column: Column, value: float | None) -> str:
+        """Return a figure's text; of several seeds, where that is asked for, their mean and spread."""
+        over_seeds = row.spreads.get(column)
+        if over_seeds is None or not self.options.spread:
+            return written(column, value)
+        told = f"Mean and standard deviation over {over_seeds.seeds} seeds; the model is the one nearest to the mean."
+        return f"{written(column, over_seeds.mean)} ± {written(column, over_seeds.deviation)}{self.notes.mark(told)}"
 
     def _links(self, row: Row) -> str:
         record = row.sources.get("download")

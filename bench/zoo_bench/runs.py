@@ -6,12 +6,14 @@ into one file (store_index.py), and only the records of those chosen are read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from zoo_bench.cell import digest
 from zoo_bench.columns import HAS, Column
-from zoo_bench.figures import MEMORY_COUNTS, OVER_GPUS, MemoryDefinition, memory_figure
+from zoo_bench.figures import MEMORY_COUNTS, OVER_GPUS, MemoryDefinition, figure, memory_figure
 from zoo_bench.provenance import MachineKey, driver, machine_key
 from zoo_bench.recipe import Phase
 from zoo_bench.record import Checkpoint, Inputs, Published, Record, Status
@@ -25,6 +27,8 @@ class Summary:
 
     `noisy`: it has noise. `columns`: those it has a figure for. `memory_unknown`: the definitions by which its memory
     is not known. `iterations`: how long it trained. `inferred`: inference was timed. `driver`: of the GPUs it ran on.
+    `figures`: what it says for a column, of memory by the usual definition; `half_widths`: of their 95 % intervals, as
+    a share of the figure, where they have one. `definitions_sha256`: of the texts that say what the figures are.
     """
 
     run_id: str
@@ -36,6 +40,8 @@ class Summary:
     status: Status
     measured: bool
     noisy: bool
+    seed: int
+    phases: tuple[Phase, ...]
     phases_done: tuple[Phase, ...]
     started_unix_s: float
     duration_s: float
@@ -48,11 +54,18 @@ class Summary:
     inferred: bool
     machine: MachineKey
     driver: str | None
+    commit: str | None
+    figures: dict[Column, float]
+    half_widths: dict[Column, float]
+    definitions_sha256: str
 
     @classmethod
     def of(cls, record: Record) -> Summary:
         """Return the summary of a record."""
         train = record.measurements.train
+        found = {column: figure(column, record) for column, has in HAS.items() if has(record)}
+        figures = {column: one.value for column, one in found.items() if one.value is not None}
+        intervals = {column: one.interval for column, one in found.items() if one.interval and one.value}
         return cls(
             run_id=record.run_id,
             cell_id=record.cell_id,
@@ -63,24 +76,34 @@ class Summary:
             status=record.status,
             measured=record.measured,
             noisy=bool(record.noise),
+            seed=int(record.cell.get("seed", 0)),
+            phases=record.phases,
             phases_done=record.phases_done,
             started_unix_s=record.started_unix_s,
             duration_s=record.duration_s,
             checkpoint=record.checkpoint,
             published=record.published,
             log=record.files["log"],
-            columns=frozenset(column for column, has in HAS.items() if has(record)),
+            columns=frozenset(found),
             memory_unknown=frozenset(one for one in DEFINITIONS if memory_figure(record, one).value is None),
             iterations=train.iterations_run if train else 0,
             inferred=record.measurements.infer is not None,
             machine=machine_key(record),
             driver=driver(record),
+            commit=record.revision.commit if record.revision else None,
+            figures=_finite(figures),
+            half_widths=_finite({column: one.half_width(figures[column]) for column, one in intervals.items()}),
+            definitions_sha256=digest({column: record.definitions.get(column, "") for column in HAS}),
         )
 
     @property
     def weights(self) -> str | None:
         """The digest of the model that it made, or was given."""
         return self.checkpoint.sha256 if self.checkpoint else None
+
+
+def _finite(values: dict[Column, float]) -> dict[Column, float]:
+    return {column: value for column, value in values.items() if math.isfinite(value)}
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from zoo_bench.backends import Backend, backend_names, find_backend, has_backend, sources_sha256
-from zoo_bench.cell import Cell, expand, short_name
+from zoo_bench.baselines import Baseline
+from zoo_bench.cell import Cell, digest, expand, recipe_values, short_name
 from zoo_bench.datasets.locate import fingerprint as dataset_fingerprint
 from zoo_bench.datasets.locate import locate
 from zoo_bench.destination import Destination
@@ -17,13 +18,15 @@ from zoo_bench.environments import environment_status, lock_sha256
 from zoo_bench.errors import ConfigError
 from zoo_bench.job import DatasetPaths
 from zoo_bench.load import load_matrix
+from zoo_bench.machine import describe_machine
 from zoo_bench.machine_config import MachineConfig, check_names, load_machine_config
 from zoo_bench.matrix import Matrix
 from zoo_bench.model_file import describe_model
 from zoo_bench.plan import PlannedCell, Request, make_plan, parse_phases
-from zoo_bench.provenance import CurrentInputs
+from zoo_bench.provenance import CurrentInputs, MachineKey, machine_key_of
 from zoo_bench.record import Checkpoint, Inputs
-from zoo_bench.runs import Runs
+from zoo_bench.repeats import typical
+from zoo_bench.runs import Runs, Summary
 from zoo_bench.selector import choose
 from zoo_bench.store import Store
 from zoo_bench.workspace import Workspace, bundled_root
@@ -43,6 +46,8 @@ class Asked:
     checkpoint: Path | None = None
     force: bool = False
     allow_noisy: bool = False
+    accepted: bool = False
+    repeat: int = 1
 
 
 def _to_stderr(warning: str) -> None:
@@ -106,8 +111,32 @@ class Session:
             raise ConfigError("--skip leaves no cell", "take back a part of it")
         if self.asked.allow_noisy:
             marked = {"on_noise": "mark"}
-            return tuple(cell.model_copy(update={"trust": cell.trust.model_copy(update=marked)}) for cell in cells)
+            cells = tuple(cell.model_copy(update={"trust": cell.trust.model_copy(update=marked)}) for cell in cells)
         return cells
+
+    @property
+    def seeded(self) -> tuple[Cell, ...]:
+        """The cells, each as often as --repeat says, with a seed of its own each time.
+
+        Published is one of them, once all have been evaluated: that is a call of its own.
+        """
+        if parse_phases(self.asked.phases) == ("publish",):
+            return tuple(map(self._as_published, self.cells))
+        if self.asked.repeat == 1:
+            return self.cells
+        seeds = range(self.asked.repeat)
+        kept = {cell.id: tuple(phase for phase in cell.phases if phase != "publish") for cell in self.cells}
+        return tuple(
+            cell.model_copy(update={"seed": cell.seed + more, "phases": kept[cell.id]})
+            for more in seeds
+            for cell in self.cells
+        )
+
+    def _as_published(self, cell: Cell) -> Cell:
+        """Return the cell with the seed whose training stands for all that were made of its recipe."""
+        recipe = digest(recipe_values(cell.resolved()))
+        chosen = typical([run for run in self.runs.of(cell.id).summaries if run.recipe_sha256 == recipe])
+        return cell.model_copy(update={"seed": chosen.seed}) if chosen else cell
 
     @cached_property
     def backends(self) -> frozenset[str]:
@@ -154,7 +183,7 @@ class Session:
 
     def plan(self) -> tuple[PlannedCell, ...]:
         """Decide what is left to run."""
-        return make_plan(self.cells, self._inputs(), self.runs, self._request(self.runs))
+        return make_plan(self.seeded, self._inputs(), self.runs, self._request(self.runs))
 
     def replan(self, planned: PlannedCell) -> PlannedCell:
         """Decide once more what is left of a cell, by what is in the store now; what it is made from stays."""
@@ -168,6 +197,7 @@ class Session:
             phases=parse_phases(self.asked.phases),
             force=self.asked.force,
             checkpoint=self._given_checkpoint,
+            accepted=self._accepted_models if self.asked.accepted else {},
             available=frozenset(file for file in left_behind if (self.workspace.root / file).is_file()),
             destination=self.destination,
         )
@@ -191,6 +221,39 @@ class Session:
             )
             for cell in self.cells
         }
+
+    def baseline(self, machine: MachineKey) -> Baseline:
+        """What was accepted on a machine."""
+        return Baseline.of(self.store.root, machine)
+
+    @cached_property
+    def _accepted_models(self) -> dict[str, Checkpoint]:
+        """The model of every chosen cell that was accepted here; that it is still there is looked at now."""
+        phases = parse_phases(self.asked.phases)
+        if phases is None or {"train", "publish"} & set(phases) or self.asked.checkpoint is not None:
+            raise ConfigError(
+                "--accepted measures the models that were accepted, and trains none", "add --phases infer,evaluate"
+            )
+        baseline = self.baseline(machine_key_of(describe_machine(self.machine.name).model_dump(mode="json")))
+        found: dict[str, Checkpoint] = {}
+        for cell in self.cells:
+            accepted = baseline.runs_of(cell.id)
+            runs = [run for run in self.runs.of(cell.id).summaries if run.run_id in accepted]
+            found[cell.id] = self._accepted_model(cell, runs)
+        return found
+
+    def _accepted_model(self, cell: Cell, runs: Sequence[Summary]) -> Checkpoint:
+        evaluated = [run for run in runs if "box_ap" in run.figures] or runs
+        models = [run.checkpoint for run in evaluated if run.checkpoint is not None and run.checkpoint.usable]
+        if not models:
+            raise ConfigError(
+                f"{cell.id}: no model of it was accepted on this machine", "zoo-bench accept, after a run that trained"
+            )
+        model = models[-1]
+        path = self.workspace.root / model.file
+        if not path.is_file():
+            raise ConfigError(f"{cell.id}: the accepted model is gone: {path}", "bring it back, or accept another one")
+        return model
 
     @cached_property
     def _given_checkpoint(self) -> Checkpoint | None:

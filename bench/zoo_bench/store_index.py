@@ -24,7 +24,9 @@ from zoo_bench.recipe import Strict
 from zoo_bench.runs import Summary
 from zoo_bench.whole import write_whole
 
-MADE_BY = ("columns", "figures", "measurements", "provenance", "recipe", "record", "runs", "store", "store_index")
+MADE_BY = (
+    "cell", "columns", "figures", "measurements", "provenance", "recipe", "record", "runs", "store", "store_index",
+)  # fmt: skip
 MOST_BYTES = 2**30
 Stamp: TypeAlias = tuple[int, int, int, int]
 

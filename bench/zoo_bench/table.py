@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from zoo_bench.cell import Cell, digest, recipe_values
 from zoo_bench.columns import COLUMNS, OF_ONE_MODEL, Column
 from zoo_bench.figures import DEFAULT_MEMORY, MemoryDefinition
 from zoo_bench.recipe import differences
 from zoo_bench.record import Published, Record
+from zoo_bench.repeats import Spread, spread, typical
 from zoo_bench.runs import Runs, Summary
 from zoo_bench.scaling import base_batch_of, without_scaling
+
+OVER_SEEDS: tuple[Column, ...] = ("box_ap", "mask_ap")
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Row:
 
     `attempt` is the newest run that counts for the row; without any, the newest of those that were quarantined.
     `timed_untrained`: inference was timed, but only with a model whose training had not finished. `published`: where
-    readers find the model that the row speaks of, and its log.
+    readers find the model that the row speaks of, and its log. `spreads`: of AP, where several seeds were trained.
     """
 
     cell: Cell
@@ -29,6 +32,7 @@ class Row:
     recipe_changes: tuple[str, ...]
     timed_untrained: bool
     published: Published | None = None
+    spreads: Mapping[Column, Spread] = field(default_factory=dict)
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -50,7 +54,8 @@ def build_row(
     Only runs that share one resolved recipe stand in a row: that of the matrix, whatever profile they were run with.
     When there is none, the newest run of the same profile decides, and `recipe_changes` says how the matrix has moved
     on since; runs of another profile then never count, or a quick trial could stand in the published document. fps, AP
-    and Download are of one model; one that was given with --checkpoint gives way to one that the cell trained itself.
+    and Download are of one model; one that was given with --checkpoint gives way to one that the cell trained itself,
+    and of several seeds it is the one whose box AP is nearest to their mean.
     Quarantined runs never count. `runs` may be those of more cells than this one.
     """
     mine = runs.of(cell.id)
@@ -67,7 +72,9 @@ def build_row(
     untrained = "fps" not in sources and any(run.inferred for run in group)
     published = [run.published for run in group if run.published and run.weights == model]
     attempt = runs.read(group[-1])
-    return Row(cell, sources, attempt, tuple(changes), untrained, published[-1] if published else None)
+    spreads = {column: spread(group, column) for column in OVER_SEEDS}
+    known = {column: found for column, found in spreads.items() if found is not None}
+    return Row(cell, sources, attempt, tuple(changes), untrained, published[-1] if published else None, known)
 
 
 def _of_one_recipe(cell: Cell, profile: str, runs: Runs) -> tuple[list[Summary], list[str]]:
@@ -101,9 +108,12 @@ def _memory_rank(memory: MemoryDefinition) -> Callable[[Summary], tuple[bool, bo
 def _model_of_row(group: Sequence[Summary]) -> str | None:
     """Return the digest of the weights that fps, AP and Download of a row speak of: the newest evaluated ones.
 
-    Without any that were evaluated, the newest trained ones; the cell's own before given ones, and those that a clean
-    run used before those that only noisy ones did.
+    Of several seeds, the typical one. Without any that were evaluated, the newest trained ones; the cell's own before
+    given ones, and those that a clean run used before those that only noisy ones did.
     """
+    chosen = typical(group)
+    if chosen is not None:
+        return chosen.weights
     fitting = [(run, run.checkpoint) for run in group if run.checkpoint and run.checkpoint.usable]
     best = max(fitting, key=lambda one: (not one[1].given, "box_ap" in one[0].columns, *_rank(one[0])), default=None)
     return None if best is None else best[0].weights

@@ -60,6 +60,11 @@ def percent_change(share: float) -> str:
     return f"{share:+.1%}"
 
 
+def points_change(share: float) -> str:
+    """Write a change of AP in points, with its sign."""
+    return f"{share * SHOWN_PER_UNIT['box_ap']:+.2f}"
+
+
 def per_second(rate: float) -> str:
     """Write a throughput."""
     return f"{rate:.1f}"

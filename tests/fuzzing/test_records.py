@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import shutil
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzzing import hostile, origins
+from zoo_bench.commands.accept import accept
+from zoo_bench.commands.check import Outputs, check
 from zoo_bench.commands.compare import compare
+from zoo_bench.commands.history import history
 from zoo_bench.commands.plan import plan
 from zoo_bench.commands.render import render
 from zoo_bench.commands.show import show
@@ -61,7 +65,7 @@ def test_a_record_is_refused_or_fit_for_every_verb(content: bytes) -> None:
 
 
 def said_by_every_verb(root: Path, path: Path) -> str:
-    """What all verbs print that read the store; each may end in an error of ours."""
+    """What all verbs print that read the store."""
     asked = Asked(root=root)
     record, other = read_record(path), origins.record(1)["run_id"]
     calls = [
@@ -73,7 +77,19 @@ def said_by_every_verb(root: Path, path: Path) -> str:
         lambda: show(asked, record.cell_id, as_json=False),
         lambda: compare(asked, str(path), other, markdown=False),
         lambda: compare(asked, other, record.run_id, markdown=True),
+        lambda: accept(asked, why="whatever it is", by="a fuzzer", count=2),
+        lambda: check_all(asked),
+        lambda: history(asked, record.cell_id),
     ]
+    return said(calls)
+
+
+def check_all(asked: Asked) -> int:
+    return check(asked, Outputs(annotations=True, every=True), confirm=0, max_age_h=None, ap_only=False)
+
+
+def said(calls: Iterable[Callable[[], object]]) -> str:
+    """What calls print; each may end in an error of ours."""
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
         for call in calls:
             try:
@@ -81,6 +97,26 @@ def said_by_every_verb(root: Path, path: Path) -> str:
             except ZooBenchError as error:
                 out.write(f"{error.message} {error.hint}")
     return out.getvalue()
+
+
+@cache
+def accepted() -> Path:
+    """The baseline of a workspace both of whose cells were accepted."""
+    root = origins.scratch() / "accepted"
+    shutil.copytree(origins.zoo().root, root)
+    said([lambda: accept(Asked(root=root), why="a start", by="a fuzzer", count=1)])
+    (file,) = (root / "results" / "baselines").glob("*.json")
+    return file
+
+
+baselines = st.deferred(lambda: hostile.files(json.loads(accepted().read_text()), accepted().read_bytes()))
+
+
+@hostile.examined(60)
+@given(baselines)
+def test_a_baseline_is_refused_or_compared_with(content: bytes) -> None:
+    accepted().write_bytes(content)
+    assert fit_for_terminal(said([lambda: check_all(Asked(root=accepted().parents[2]))]))
 
 
 def fit_for_terminal(text: str) -> bool:

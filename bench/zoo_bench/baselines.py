@@ -1,0 +1,106 @@
+"""What was accepted as the reference, on which machine, by whom and why: results/baselines/MACHINE.json, committed.
+
+One file a machine, one entry a cell and profile, in a fixed order, so that what `accept` changes can be reviewed as a
+diff. The runs themselves are records like any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from zoo_bench.bounded import MIB, read_bytes
+from zoo_bench.errors import StoreError
+from zoo_bench.provenance import MachineKey
+from zoo_bench.recipe import Name, Strict
+from zoo_bench.text import printable
+from zoo_bench.whole import write_whole
+
+FOLDER = "baselines"
+MOST_BYTES = 16 * MIB
+MOST_TEXT = 1000
+
+
+class Accepted(Strict):
+    """The runs of a cell that count as its reference in one profile. `on`: the day, UTC."""
+
+    cell_id: str
+    profile: str
+    runs: tuple[Name, ...] = Field(min_length=1)
+    by: str = Field(max_length=MOST_TEXT)
+    why: str = Field(max_length=MOST_TEXT)
+    on: str
+
+
+class _File(Strict):
+    schema_version: Literal[1] = 1
+    machine: MachineKey
+    accepted: tuple[Accepted, ...]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What was accepted on one machine, and the file that keeps it."""
+
+    machine: MachineKey
+    path: Path
+    accepted: tuple[Accepted, ...] = ()
+
+    @classmethod
+    def of(cls, results: Path, machine: MachineKey) -> Baseline:
+        """Read what was accepted on a machine; nothing where nothing was.
+
+        Raises:
+            StoreError: the file is damaged. It is kept as it is.
+        """
+        path = results / FOLDER / f"{file_name(machine)}.json"
+        if not path.exists():
+            return cls(machine, path)
+        try:
+            file = _File.model_validate_json(read_bytes(path, MOST_BYTES))
+        except (OSError, ValueError, RecursionError) as error:
+            raise StoreError(f"{path}: no baseline: {_first_line(error)}", "take it back to what git has") from None
+        if file.machine != machine:
+            named = printable(", ".join(filter(None, file.machine[:2])))
+            raise StoreError(f"{path}: is of another machine: {named}", "give it back its own file's name")
+        return cls(machine, path, file.accepted)
+
+    def runs_of(self, cell_id: str, profile: str | None = None) -> frozenset[str]:
+        """Return the ids of the accepted runs of a cell in a profile; None: in all of them."""
+        entries = (one for one in self.accepted if one.cell_id == cell_id and profile in (None, one.profile))
+        return frozenset(run for one in entries for run in one.runs)
+
+    def accepting(self, entries: Iterable[Accepted]) -> Baseline:
+        """Return the baseline with these entries in place of the earlier ones of the same cells and profiles."""
+        found = {(one.cell_id, one.profile): one for one in (*self.accepted, *entries)}
+        return Baseline(self.machine, self.path, tuple(found[key] for key in sorted(found)))
+
+    def write(self) -> None:
+        """Write the file whole. Raises StoreError where that cannot be done."""
+        file = _File(machine=self.machine, accepted=self.accepted)
+        try:
+            write_whole(self.path, file.model_dump_json(indent=2) + "\n")
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be written: {error.strerror or error}", "mend its folder") from None
+
+
+def file_name(machine: MachineKey) -> str:
+    """Return a machine's file: readable, and another one for every name, CPU and set of GPUs."""
+    name, cpu, gpus = machine
+    counted = [f"{gpus.count(gpu)}x-{gpu}" for gpu in dict.fromkeys(gpus)]
+    said = re.sub(r"[^A-Za-z0-9]+", "-", name or " ".join([*counted, cpu])).strip("-").lower()[:80]
+    digest = hashlib.sha256("\0".join((name, cpu, *gpus)).encode()).hexdigest()[:8]
+    return f"{said or 'machine'}-{digest}"
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        detail = error.errors()[0]
+        return f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,213 @@
+"""The nightly verdicts: each cell's newest night against what was accepted and the nights since. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from zoo_bench.baselines import Baseline
+from zoo_bench.cell import Cell
+from zoo_bench.matrix import Check
+from zoo_bench.nights import PHASE_OF, by_night, counts, newest, unlike
+from zoo_bench.provenance import MachineKey
+from zoo_bench.regression import Judgement, judge
+from zoo_bench.rules import METRICS, RATES, Metric, comparable, figure_of, rule_of
+from zoo_bench.runs import Runs, Summary
+
+Verdict: TypeAlias = Literal["improved", "unchanged", "regressed", "missing", "not_comparable"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The figures behind a verdict, in the units of records.
+
+    `before`: what is normal by now; `after`: of the newest `window` nights. `change`, with what chance makes of it in
+    95 % of cases (`low`, `high`), and `limit`: as a share of `before`; of AP as a difference. `bad_since`: the first
+    night that was accused, `good`: the last one before.
+    """
+
+    before: float
+    after: float
+    change: float
+    low: float
+    high: float
+    limit: float
+    window: int
+    good: Summary
+    bad_since: Summary
+    suspicious: bool
+    same_model: bool
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is said of one metric of one cell. `reason`: why it is missing, or cannot be compared; else empty.
+
+    `run`: the newest one that was to give the figure; None where there is none. `tonight`: how many runs of that night
+    give it.
+    """
+
+    cell_id: str
+    metric: Metric
+    verdict: Verdict
+    reason: str = ""
+    run: Summary | None = None
+    tonight: int = 0
+    judged: Judged | None = None
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which runs are looked at: those of a profile that began after a moment (Unix seconds).
+
+    `ap_only`: for machines of which nobody knows what else they do. AP alone is judged, and whichever machine accepted.
+    """
+
+    profile: str
+    begun_after_s: float = 0.0
+    ap_only: bool = False
+
+
+def check_cell(
+    cell: Cell, runs: Runs, baselines: Mapping[MachineKey, Baseline], rules: Check, scope: Scope
+) -> list[Finding]:
+    """Judge every metric that was accepted of a cell.
+
+    Args:
+        runs: the whole store.
+        baselines: of every machine that the cell has runs on.
+    """
+    every = runs.of(cell.id).summaries
+    mine = [run for run in every if run.profile == scope.profile and run.measured]
+    metrics = [metric for metric in METRICS if _asked(cell, metric, scope)]
+    if not mine:
+        return [Finding(cell.id, metric, "missing", "never run") for metric in metrics]
+    return [
+        _Case(cell.id, metric, mine, every, baselines, rules, scope).finding()
+        for metric in metrics
+        # A profile that never evaluates has no AP to be missed.
+        if any(PHASE_OF[metric] in run.phases for run in mine)
+    ]
+
+
+def _asked(cell: Cell, metric: Metric, scope: Scope) -> bool:
+    return (metric != "mask_ap" or cell.masks) and (metric not in RATES or not scope.ap_only)
+
+
+@dataclass(frozen=True)
+class _Case:
+    cell_id: str
+    metric: Metric
+    runs: Sequence[Summary]  # of the profile
+    every: Sequence[Summary]  # of all profiles
+    baselines: Mapping[MachineKey, Baseline]
+    rules: Check
+    scope: Scope
+
+    def finding(self) -> Finding:
+        run = newest(self.runs, self.metric)
+        assert run is not None
+        problem = self._missing(run)
+        if problem:
+            return Finding(self.cell_id, self.metric, "missing", problem, run)
+        accepted, problem = self._accepted(run)
+        if problem:
+            return Finding(self.cell_id, self.metric, "not_comparable", problem, run)
+        if run.run_id <= max(one.run_id for one in accepted):
+            return Finding(self.cell_id, self.metric, "missing", "not run since it was accepted", run)
+        return self._judged(run, accepted)
+
+    def _missing(self, run: Summary) -> str:
+        if run.started_unix_s < self.scope.begun_after_s:
+            return f"not run lately: the newest is run {run.run_id}"
+        if counts(run, self.metric):
+            return ""
+        how = run.status.replace("_", " ")
+        return f"{how} in run {run.run_id}" if run.status != "succeeded" else f"no figure in run {run.run_id}"
+
+    def _accepted(self, run: Summary) -> tuple[list[Summary], str]:
+        """Return the accepted runs that this one is to be compared with, or why there are none."""
+        baselines = [one for one in self.baselines.values() if one.runs_of(self.cell_id)]
+        here = [one for one in baselines if self.scope.ap_only or one.machine == run.machine]
+        if not here:
+            elsewhere = [
+                f"machine: accepted on {_machine(one.machine)}, run on {_machine(run.machine)}" for one in baselines
+            ]
+            return [], elsewhere[0] if elsewhere else "nothing was accepted yet"
+        wanted = frozenset(name for one in here for name in one.runs_of(self.cell_id, self._profile(run)))
+        found = [one for one in self.every if one.run_id in wanted and counts(one, self.metric)]
+        if self._is_ap:
+            same_model = [one for one in found if one.weights == run.weights]
+            found = same_model or [one for one in found if one.profile == run.profile]
+        if not found:
+            return [], f"no accepted run of profile {run.profile} has this figure, or it has left the store"
+        fitting = [one for one in found if not self._unlike(one, run)]
+        return (
+            fitting,
+            "" if fitting else f"{', '.join(self._unlike(found[-1], run))}: not as in run {found[-1].run_id}",
+        )
+
+    def _profile(self, run: Summary) -> str | None:
+        """A model's AP is the same in every profile that evaluates it on the same images."""
+        return None if self._is_ap else run.profile
+
+    def _unlike(self, a: Summary, b: Summary) -> list[str]:
+        return [name for name in unlike(a, b) if name != "machine" or not self.scope.ap_only]
+
+    @property
+    def _is_ap(self) -> bool:
+        return self.metric not in RATES
+
+    def _judged(self, run: Summary, accepted: Sequence[Summary]) -> Finding:
+        same_model = self._is_ap and accepted[-1].weights == run.weights
+        taken = {one.run_id for one in accepted}
+        since = [
+            one
+            for one in self.runs
+            if one.run_id > min(taken)
+            and one.run_id not in taken
+            and counts(one, self.metric)
+            and not self._unlike(one, run)
+        ]
+        if self._is_ap:
+            known = {run.weights} if same_model else {one.weights for one in accepted}
+            since = [one for one in since if (one.weights in known) == same_model]
+        nights = by_night(since, each_alone=self._is_ap and not same_model)
+        rule = rule_of(self.metric, self.rules, same_model=same_model)
+        levels = [comparable(self.metric, one.figures[self.metric]) for one in accepted]
+        judgement = judge(rule, levels, [night.of(self.metric) for night in nights])[-1]
+        good = nights[judgement.since - 1].runs[-1] if judgement.since else accepted[-1]
+        told = _told(self.metric, judgement, good, nights[judgement.since].runs[0], same_model=same_model)
+        tonight = len(nights[-1].runs)
+        return Finding(self.cell_id, self.metric, judgement.direction, "", run, tonight, told)
+
+
+def _told(metric: Metric, judged: Judgement, good: Summary, bad: Summary, *, same_model: bool) -> Judged:
+    """Turn what was compared back into figures."""
+    before = figure_of(metric, judged.before)
+    offs = (0.0, -judged.chance, judged.chance)
+    changes = [_change(metric, before, judged.after + off) for off in offs]
+    return Judged(
+        before,
+        figure_of(metric, judged.after),
+        changes[0],
+        min(changes),
+        max(changes),
+        abs(_change(metric, before, judged.before + judged.limit)),
+        judged.window,
+        good,
+        bad,
+        judged.suspicious,
+        same_model,
+    )
+
+
+def _change(metric: Metric, before: float, compared: float) -> float:
+    value = figure_of(metric, compared)
+    return value / before - 1 if metric in RATES else value - before
+
+
+def _machine(key: MachineKey) -> str:
+    name, cpu, gpus = key
+    return name or ", ".join([*(f"{gpus.count(gpu)} {gpu}" for gpu in dict.fromkeys(gpus)), cpu])

@@ -1,0 +1,97 @@
+"""`zoo-bench accept`: make runs the reference that `check` compares with."""
+
+from __future__ import annotations
+
+import getpass
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.text import Text
+
+from zoo_bench.baselines import MOST_TEXT, Accepted
+from zoo_bench.display import plain_table, table_console
+from zoo_bench.errors import EXIT_OK, ConfigError
+from zoo_bench.nights import counts, newest_alike
+from zoo_bench.provenance import MachineKey
+from zoo_bench.rules import METRICS, Metric
+from zoo_bench.runs import Summary
+from zoo_bench.session import Asked, Session
+from zoo_bench.units import SHORT_HEADS, written
+
+
+def accept(asked: Asked, *, why: str, by: str | None, count: int) -> int:
+    """Accept, of every chosen cell and for every metric, the newest `count` runs that can be compared."""
+    session = Session.open(asked)
+    if not why.strip() or max(len(why), len(by or "")) > MOST_TEXT:
+        raise ConfigError("--why needs a reason, of 1,000 characters at most", "it stands beside the runs in the diff")
+    name = by or _user(session.workspace.root)
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    accepted: dict[MachineKey, list[Accepted]] = {}
+    chosen: dict[str, list[Summary]] = {}
+    for cell in session.cells:
+        runs = [run for run in session.runs.of(cell.id).summaries if run.profile == session.profile and run.measured]
+        found = _chosen(runs, count)
+        if found:
+            entry = Accepted(
+                cell_id=cell.id,
+                profile=session.profile,
+                runs=tuple(run.run_id for run in found),
+                by=name,
+                why=why.strip(),
+                on=today,
+            )
+            accepted.setdefault(found[-1].machine, []).append(entry)
+            chosen[cell.id] = found
+    if not accepted:
+        raise ConfigError(
+            f"profile {session.profile}: none of these cells has a run that could be accepted",
+            "zoo-bench status shows how they ended; zoo-bench run first",
+        )
+    for machine, entries in accepted.items():
+        baseline = session.baseline(machine).accepting(entries)
+        baseline.write()
+        print(f"{len(entries)} cells accepted in {baseline.path}")
+    _print(session, chosen)
+    return EXIT_OK
+
+
+def _chosen(runs: Sequence[Summary], count: int) -> list[Summary]:
+    """Return the runs to accept, oldest first: those that can be compared with the newest that count."""
+    found: dict[str, Summary] = {}
+    for metric in METRICS:
+        fitting = newest_alike([run for run in runs if counts(run, metric)])
+        found.update((run.run_id, run) for run in fitting[-count:])
+    return [found[run_id] for run_id in sorted(found)]
+
+
+def _print(session: Session, chosen: dict[str, list[Summary]]) -> None:
+    table = plain_table()
+    table.add_column("cell", overflow="fold")
+    for metric in METRICS:
+        table.add_column(SHORT_HEADS[metric], justify="right", no_wrap=True)
+    table.add_column("runs", overflow="fold")
+    for cell in session.cells:
+        runs = chosen.get(cell.id, [])
+        figures = [_figures(runs, metric) for metric in METRICS]
+        named = ", ".join(run.run_id for run in runs) or "none: no run to accept"
+        table.add_row(Text(session.name(cell.id)), *figures, Text(named))
+    table_console().print(table)
+
+
+def _figures(runs: Sequence[Summary], metric: Metric) -> str:
+    values = [run.figures[metric] for run in runs if metric in run.figures]
+    texts = dict.fromkeys(written(metric, value) for value in (min(values), max(values))) if values else {}
+    return " to ".join(texts)
+
+
+def _user(root: Path) -> str:
+    """Return who is at the keyboard, as git knows them, else as the system does."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "config", "user.name"], capture_output=True, text=True, timeout=30, check=False
+        )
+        return done.stdout.strip()[:MOST_TEXT] or getpass.getuser()
+    except (OSError, subprocess.TimeoutExpired, KeyError):
+        return "unknown"

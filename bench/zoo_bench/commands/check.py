@@ -1,0 +1,145 @@
+"""`zoo-bench check`: did anything get worse since it was accepted?"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from zoo_bench.baselines import Baseline
+from zoo_bench.check import Finding, Scope, check_cell
+from zoo_bench.check_formats import HEADS, QUIET, github, junit, line, markdown
+from zoo_bench.commands.run import run
+from zoo_bench.display import plain_table, table_console
+from zoo_bench.errors import EXIT_INTERRUPTED, ConfigError
+from zoo_bench.findings import Told, as_json, exit_code, summary, tell
+from zoo_bench.provenance import MachineKey
+from zoo_bench.session import Asked, Session
+
+HOUR_S = 3600.0
+STYLE = {"regressed": "red", "missing": "red", "not comparable": "yellow", "improved": "green"}
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the verdicts go, beside the terminal. `annotations`: for GitHub, on stdout."""
+
+    markdown: Path | None = None
+    junit: Path | None = None
+    json: Path | None = None
+    annotations: bool = False
+    every: bool = False
+
+
+def check(asked: Asked, outputs: Outputs, *, confirm: int, max_age_h: float | None, ap_only: bool) -> int:
+    """Print the verdicts; 3 when something regressed, 1 when something is missing, 4 when something has no baseline.
+
+    With `confirm`, cells that look changed are first run so many times more.
+    """
+    session = Session.open(asked)
+    begun_after_s = 0.0 if max_age_h is None else time.time() - max_age_h * HOUR_S
+    scope = Scope(session.profile, begun_after_s, ap_only)
+    findings = _findings(session, scope)
+    if confirm:
+        interrupted = _look_again(session, findings, confirm)
+        if interrupted:
+            return EXIT_INTERRUPTED
+        session = Session.open(asked)
+        findings = _findings(session, scope)
+    told = [replace(one, cell=session.name(one.cell)) for one in tell(findings, session.runs, session.profile)]
+    title = f"zoo-bench check, profile {session.profile}"
+    _write(outputs, told, title)
+    _print(told, outputs)
+    return exit_code(findings)
+
+
+def _findings(session: Session, scope: Scope) -> list[Finding]:
+    machines = {run.machine for cell in session.cells for run in session.runs.of(cell.id).summaries}
+    baselines: Mapping[MachineKey, Baseline] = {key: Baseline.of(session.store.root, key) for key in machines}
+    return [
+        finding
+        for cell in session.cells
+        for finding in check_cell(cell, session.runs, baselines, session.matrix.check, scope)
+    ]
+
+
+def _look_again(session: Session, findings: Sequence[Finding], times: int) -> bool:
+    """Run what looks changed `times` times more than once tonight; tell whether Ctrl-C ended that."""
+    left: dict[tuple[str, ...], dict[str, int]] = {}
+    for one in findings:
+        if one.judged is not None and one.judged.suspicious and not one.judged.same_model and one.run is not None:
+            cells = left.setdefault(one.run.phases, {})
+            cells[one.cell_id] = max(cells.get(one.cell_id, 0), 1 + times - one.tonight)
+    for phases, cells in left.items():
+        for round_ in range(max(cells.values(), default=0)):
+            chosen = [cell for cell, count in cells.items() if count > round_]
+            again = replace(
+                session.asked,
+                profile=session.profile,
+                select=" ".join(chosen),
+                skip=None,
+                phases=",".join(phases),
+                accepted="train" not in phases,
+                force=True,
+            )
+            if run(again, dry_run=False, trial=False) == EXIT_INTERRUPTED:
+                return True
+    return False
+
+
+def _write(outputs: Outputs, told: Sequence[Told], title: str) -> None:
+    if outputs.markdown:
+        # A job's summary is a file that every step adds to.
+        _append(outputs.markdown, markdown(told, title))
+    if outputs.junit:
+        _replace(outputs.junit, junit(told, title))
+    if outputs.json:
+        _replace(outputs.json, json.dumps(as_json(told), indent=2) + "\n")
+
+
+def _append(path: Path, text: str) -> None:
+    _kept(path, text, "a")
+
+
+def _replace(path: Path, text: str) -> None:
+    _kept(path, text, "w")
+
+
+def _kept(path: Path, text: str, mode: str) -> None:
+    try:
+        with path.open(mode, encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}", "name a file in a folder") from None
+
+
+def _print(told: Sequence[Told], outputs: Outputs) -> None:
+    if outputs.annotations:
+        print(github(told), end="")
+    shown = [one for one in told if outputs.every or one.verdict != QUIET]
+    console = table_console()
+    if shown:
+        grid = plain_table()
+        for head in HEADS:
+            grid.add_column(head, overflow="fold", justify="right" if head in ("before", "after") else "left")
+        for one in shown:
+            texts = [Text(text) for text in line(one)]
+            texts[2].stylize(STYLE.get(one.verdict, ""))
+            grid.add_row(*texts)
+        console.print(grid)
+    _print_details(console, shown)
+    console.print(summary(told) or "nothing to check", markup=False, soft_wrap=True)
+
+
+def _print_details(console: Console, shown: Sequence[Told]) -> None:
+    for one in shown:
+        if one.verdict in ("regressed", "improved"):
+            console.print(Text(f"\n{one.cell}, {one.metric}", style="bold"))
+            for text in one.surroundings or ("nothing else that the records hold differs from the last good run",):
+                console.print(Text(f"  - {text}"), soft_wrap=True)
+            console.print(Text(f"  again: {one.command}"), soft_wrap=True)

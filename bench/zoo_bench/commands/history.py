@@ -1,0 +1,107 @@
+"""`zoo-bench show CELL --history`: each metric night by night, and where its level changed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from statistics import median
+
+import plotext
+from rich.console import Console
+from rich.text import Text
+
+from zoo_bench.changepoints import cuts
+from zoo_bench.compare import unlike
+from zoo_bench.display import plain_table, table_console
+from zoo_bench.errors import EXIT_OK, ConfigError
+from zoo_bench.findings import commit_of
+from zoo_bench.lookup import FoundCell, find_cell, not_found
+from zoo_bench.matrix import Check
+from zoo_bench.nights import NightRuns, by_night, counts, newest_alike
+from zoo_bench.rules import METRICS, RATES, Metric, figure_of, rule_of
+from zoo_bench.session import Asked, Session
+from zoo_bench.units import SHORT_HEADS, percent_change, points_change, shown, written
+
+HEIGHT = 12
+FEWEST = 2
+
+
+def history(asked: Asked, word: str) -> int:
+    """Draw every metric of a cell, and list the changes of its level with what else changed there."""
+    session = Session.open(asked)
+    found = find_cell(word, session.matrix, asked.profile)
+    if found is None:
+        raise not_found(word, session.matrix, asked.profile, session.runs.summaries)
+    console = table_console()
+    console.print(Text(f"{found.cell.id}, profile {found.profile}", style="bold"))
+    nights = {metric: _nights(session, found, metric) for metric in METRICS}
+    told = {metric: mine for metric, mine in nights.items() if len(mine) >= FEWEST}
+    if not told:
+        raise ConfigError(
+            f"{found.cell.id}: fewer than {FEWEST} nights of profile {found.profile} can be compared",
+            "zoo-bench run --force measures once more",
+        )
+    for metric, mine in told.items():
+        _draw(console, metric, mine)
+        _print_changes(console, session, metric, mine)
+    return EXIT_OK
+
+
+def _nights(session: Session, found: FoundCell, metric: Metric) -> tuple[NightRuns, ...]:
+    """Return the nights that can be compared with the newest one, oldest first."""
+    runs = [run for run in session.runs.of(found.cell.id).summaries if run.profile == found.profile]
+    fitting = [run for run in runs if counts(run, metric)]
+    if metric not in RATES:  # of one model AP does not change, and seeds are no nights
+        fitting = [run for run in fitting if "train" in run.phases_done]
+    return by_night(newest_alike(fitting)) if fitting else ()
+
+
+def _value(metric: Metric, night: NightRuns) -> float:
+    return figure_of(metric, night.of(metric).value)
+
+
+def _draw(console: Console, metric: Metric, nights: Sequence[NightRuns]) -> None:
+    values = [shown(metric, _value(metric, night)) for night in nights]
+    plotext.clear_figure()
+    plotext.theme("clear")
+    plotext.plot_size(min(console.width, 100), HEIGHT)
+    plotext.scatter(list(range(1, len(values) + 1)), values, marker="dot")
+    plotext.title(f"{SHORT_HEADS[metric]}, night by night")
+    print()
+    print(plotext.build())
+
+
+def _print_changes(console: Console, session: Session, metric: Metric, nights: Sequence[NightRuns]) -> None:
+    values = [night.of(metric).value for night in nights]
+    ends = [0, *cuts(values, _least(metric, session.matrix.check)), len(values)]
+    levels = [figure_of(metric, median(values[begin:end])) for begin, end in pairwise(ends)]
+    table = plain_table()
+    for head in ("level", "change", "nights", "from", "commit", "run"):
+        table.add_column(head, justify="right" if head in ("level", "change", "nights") else "left", no_wrap=True)
+    for place, (begin, end) in enumerate(pairwise(ends)):
+        first = nights[begin].runs[0]
+        change = _change(metric, levels[place - 1], levels[place]) if place else ""
+        day = time.strftime("%Y-%m-%d", time.gmtime(first.started_unix_s))
+        level = written(metric, levels[place], more_digits=1)
+        table.add_row(level, change, str(end - begin), day, commit_of(first), first.run_id)
+    console.print(table)
+    for begin in ends[1:-1]:
+        _print_step(console, session, nights[begin - 1], nights[begin])
+
+
+def _print_step(console: Console, session: Session, before: NightRuns, after: NightRuns) -> None:
+    last, first = before.runs[-1], after.runs[0]
+    between = f"{commit_of(last) or last.run_id}..{commit_of(first) or first.run_id}"
+    differences = unlike(session.runs.read(last), session.runs.read(first))
+    console.print(Text(f"between {between}:"))
+    for text in differences or ["nothing else that the records hold"]:
+        console.print(Text(f"  - {text}"), soft_wrap=True)
+
+
+def _least(metric: Metric, check: Check) -> float:
+    return rule_of(metric, check, same_model=False).least
+
+
+def _change(metric: Metric, before: float, after: float) -> str:
+    return percent_change(after / before - 1) if metric in RATES else points_change(after - before)

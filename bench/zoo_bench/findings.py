@@ -1,0 +1,161 @@
+"""What the nightly check says of a metric, in words and numbers that every kind of report shares. Pure functions."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zoo_bench.check import Finding, Judged
+from zoo_bench.compare import unlike
+from zoo_bench.errors import EXIT_CELL_FAILED, EXIT_NO_BASELINE, EXIT_OK, EXIT_QUARANTINED, EXIT_REGRESSED
+from zoo_bench.rules import RATES, Metric
+from zoo_bench.runs import Runs, Summary
+from zoo_bench.units import HOST_MEMORY_HEAD, SHORT_HEADS, percent_change, points_change, written
+
+COMMIT_DIGITS = 12
+WORST_FIRST = ("regressed", "missing", "not_comparable", "improved", "unchanged")
+
+
+@dataclass(frozen=True)
+class Told:
+    """A finding in words. `surroundings`: what differs between the last good run and the newest one."""
+
+    finding: Finding
+    cell: str
+    metric: str
+    verdict: str
+    before: str
+    after: str
+    change: str
+    since: str
+    note: str
+    command: str
+    surroundings: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """All of it in one line."""
+        if self.finding.judged is None:
+            return f"{self.cell}: {self.metric}: {self.verdict}: {self.finding.reason}"
+        noted = f"; {self.note}" if self.note else ""
+        since = f", {self.since}" if self.since else ""
+        return f"{self.cell}: {self.metric}: {self.verdict}: {self.before} -> {self.after}, {self.change}{since}{noted}"
+
+
+def tell(findings: Iterable[Finding], runs: Runs, profile: str) -> list[Told]:
+    """Put findings into words, the worst first."""
+    ordered = sorted(findings, key=lambda one: WORST_FIRST.index(one.verdict))
+    return [_told(finding, runs, profile) for finding in ordered]
+
+
+def _told(finding: Finding, runs: Runs, profile: str) -> Told:
+    judged, run = finding.judged, finding.run
+    on_host = finding.metric == "memory" and run is not None and runs.read(run).cell["gpus"] == 0
+    head = HOST_MEMORY_HEAD if on_host else SHORT_HEADS[finding.metric]
+    accused = judged is not None and finding.verdict in ("regressed", "improved")
+    return Told(
+        finding,
+        finding.cell_id,
+        head,
+        finding.verdict.replace("_", " "),
+        written(finding.metric, judged.before, more_digits=1) if judged else "",
+        written(finding.metric, judged.after, more_digits=1) if judged else "",
+        _change(finding.metric, judged) if judged else "",
+        _since(judged) if judged and accused else "",
+        _note(finding, judged) if judged and accused else "",
+        command_of(finding, profile),
+        tuple(unlike(runs.read(judged.good), runs.read(run))) if judged and run and accused else (),
+    )
+
+
+def _change(metric: Metric, judged: Judged) -> str:
+    write = percent_change if metric in RATES else points_change
+    return f"{write(judged.change)} ({write(judged.low)} to {write(judged.high)})"
+
+
+def _since(judged: Judged) -> str:
+    first, last = commit_of(judged.bad_since), commit_of(judged.good)
+    if not first:
+        return f"since run {judged.bad_since.run_id}"
+    return f"since commit {first} (last good: {last or judged.good.run_id})"
+
+
+def commit_of(run: Summary) -> str:
+    """Return the commit that a run was made from, as people write it; empty outside of git."""
+    return (run.commit or "")[:COMMIT_DIGITS]
+
+
+def _note(finding: Finding, judged: Judged) -> str:
+    said = []
+    if judged.window > 1:
+        said.append(f"of the last {judged.window} nights")
+    if finding.tonight == 1 and finding.verdict == "regressed" and not judged.same_model:
+        said.append("one run only: --confirm 4 would look again")
+    return "; ".join(said)
+
+
+def command_of(finding: Finding, profile: str) -> str:
+    """Return what measures the metric once more."""
+    run = finding.run
+    phases = f" --phases {','.join(run.phases)}" if run else ""
+    accepted = " --accepted" if run and "train" not in run.phases else ""
+    chosen = f"--profile {shlex.quote(profile)} --select {shlex.quote(finding.cell_id)}"
+    return f"zoo-bench run {chosen}{phases}{accepted} --force"
+
+
+def exit_code(findings: Sequence[Finding]) -> int:
+    """Return how a check ends: what is worst decides."""
+    verdicts = {one.verdict for one in findings}
+    if "regressed" in verdicts:
+        return EXIT_REGRESSED
+    missing = [one for one in findings if one.verdict == "missing"]
+    if missing:
+        quarantined = all(one.run is not None and one.run.status == "quarantined" for one in missing)
+        return EXIT_QUARANTINED if quarantined else EXIT_CELL_FAILED
+    return EXIT_NO_BASELINE if "not_comparable" in verdicts else EXIT_OK
+
+
+def summary(told: Sequence[Told]) -> str:
+    """Count the verdicts in one line."""
+    counts = Counter(one.verdict for one in told)
+    return ", ".join(
+        f"{counts[verdict]} {verdict}" for verdict in (v.replace("_", " ") for v in WORST_FIRST) if counts[verdict]
+    )
+
+
+def as_json(told: Iterable[Told]) -> list[dict[str, Any]]:
+    """Return findings in base units: bytes, seconds, images a second, fractions."""
+    return [_json(one) for one in told]
+
+
+def _json(one: Told) -> dict[str, Any]:
+    finding, judged = one.finding, one.finding.judged
+    figures = (
+        {
+            "before": judged.before,
+            "after": judged.after,
+            "change": judged.change,
+            "change_low": judged.low,
+            "change_high": judged.high,
+            "limit": judged.limit,
+            "window": judged.window,
+            "bad_since": {"run_id": judged.bad_since.run_id, "commit": judged.bad_since.commit},
+            "good": {"run_id": judged.good.run_id, "commit": judged.good.commit},
+        }
+        if judged
+        else None
+    )
+    return {
+        "cell": finding.cell_id,
+        "metric": finding.metric,
+        "verdict": finding.verdict,
+        "reason": finding.reason,
+        "run_id": finding.run.run_id if finding.run else None,
+        "runs_tonight": finding.tonight,
+        "figures": figures,
+        "command": one.command,
+        "surroundings": list(one.surroundings),
+    }

@@ -1,0 +1,47 @@
+"""How each metric is judged from night to night, and in which unit."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeAlias
+
+from zoo_bench.columns import Column
+from zoo_bench.matrix import Check
+from zoo_bench.regression import Rule
+
+Metric: TypeAlias = Literal["memory", "s_per_iter", "fps", "box_ap", "mask_ap"]
+"""The columns that are checked."""
+
+METRICS: tuple[Metric, ...] = ("memory", "s_per_iter", "fps", "box_ap", "mask_ap")
+RATES: frozenset[Column] = frozenset(["memory", "s_per_iter", "fps"])
+LARGER_IS_BETTER: frozenset[Column] = frozenset(["fps", "box_ap", "mask_ap"])
+
+# Spreads before a few nights have shown them. Memory is of whole allocations; GPUs and hosts are less regular.
+EXPECTED = {"memory": 0.002, "s_per_iter": 0.006, "fps": 0.006}
+AP_EXPECTED = 0.0020
+# APs of seeds are close to normal: fewer spreads are needed than for nights. Runs are days apart, and three must do.
+AP_WINDOWS = {1: 3.8, 2: 2.4, 3: 1.6}
+CREEP = 4.0  # times the smallest change that is accused
+
+
+def rule_of(metric: Metric, check: Check, *, same_model: bool) -> Rule:
+    """Return the rule for a metric. `same_model`: its AP is that of the accepted model, evaluated again."""
+    if metric in RATES:
+        least = getattr(check.least_change, metric)
+        return Rule(least=math.log1p(least), expected=EXPECTED[metric], creep=math.log1p(CREEP * least))
+    if same_model:
+        # There is no chance in it: how far nights are apart does not matter, and the accepted value alone is normal.
+        return Rule(check.same_model_ap, 0.0, {1: 0.0}, suspicion=math.inf, creep=check.same_model_ap)
+    return Rule(getattr(check.least_change, metric), AP_EXPECTED, AP_WINDOWS)
+
+
+def comparable(metric: Metric, value: float) -> float:
+    """Return a figure such that larger is worse, and equal differences are equally bad."""
+    turned = math.log(value) if metric in RATES else value
+    return -turned if metric in LARGER_IS_BETTER else turned
+
+
+def figure_of(metric: Metric, compared: float) -> float:
+    """Undo `comparable`."""
+    turned = -compared if metric in LARGER_IS_BETTER else compared
+    return math.exp(turned) if metric in RATES else turned

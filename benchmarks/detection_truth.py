@@ -1,0 +1,200 @@
+"""Does the nightly check find what got worse, and nothing else? Against histories of which the truth is known.
+
+The histories are those of benchmarks/histories.py, drawn from seeds that nothing was tuned on. The check sees what it
+would see each night: the runs so far, and where it finds a cell suspicious, as many reruns of that night as
+`check --confirm` would make. Prints and judges
+
+- false alarms: of 8 cells by 4 metrics nothing changes for 365 nights, on so many machines; an alarm is a metric of a
+  cell that is called regressed in a night. Fewer than one a month;
+- a step of 3 % in s/iter, found within 2 nights in 95 % of cases, and one of 5 %, found the same night in 99 %;
+- a drift of 1 % a week in s/iter, found before it has reached 5 % in 95 % of cases;
+- a loss of 0.5 points of AP, found within 3 full runs in 95 % of cases.
+
+Prints without judging: how many runs are made again, and alarms of newly trained AP. Exits with 1 for a miss.
+
+    python benchmarks/detection_truth.py [--tune SEED]      # other seeds, for whoever changes the rule
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from histories import (
+    CELLS,
+    FINAL_SEEDS,
+    METRICS,
+    NIGHTS,
+    Change,
+    Floats,
+    Metric,
+    machine_drift,
+    runs_of_nights,
+    trained_aps,
+)
+from tabulate import tabulate
+
+from zoo_bench.matrix import Check
+from zoo_bench.regression import Course, Judgement, Night
+from zoo_bench.rules import comparable, rule_of
+
+CONFIRM = 4
+MACHINES, CASES = 100, 2000
+EARLIEST, LATEST = 14, 300
+"""Something changes in a night between these."""
+DRIFT_NIGHTS = 35
+"""A drift of 1 % a week has reached 5 % after these."""
+ACCEPTED_RUNS, FULL_RUNS, EARLIEST_LOSS = 5, 52, 5
+"""Of full runs: accepted at first (`run --repeat 5`), made in a year, and before something is lost."""
+POINT = 0.01
+MONTH = 365 / 12
+CHECK = Check()
+LEVELS: dict[Metric, float] = {"memory": 6.0e9, "s_per_iter": 0.4, "fps": 12.0, "box_ap": 37.0}
+
+
+@dataclass(frozen=True)
+class Year:
+    """What was said of a machine on which nothing changed: alarms, and runs that were made again."""
+
+    alarms: int
+    reruns: int
+
+
+def drawn(rng: np.random.Generator, metric: Metric, drift: Floats, change: Change | None = None) -> Floats:
+    """Runs by night, in the units of records."""
+    return runs_of_nights(rng, metric, drift, change, LEVELS[metric]) * (POINT if metric == "box_ap" else 1.0)
+
+
+def values_of(runs: Floats, metric: Metric) -> Floats:
+    """As the check compares them."""
+    return np.vectorize(partial(comparable, metric))(runs)
+
+
+def followed(cell: Mapping[Metric, Floats]) -> Iterator[tuple[dict[Metric, Judgement], bool]]:
+    """Check a cell night after night; with each night's judgements, whether the cell was run again in it."""
+    values = {metric: values_of(runs, metric) for metric, runs in cell.items()}
+    courses = {
+        metric: Course(rule_of(metric, CHECK, same_model=True), mine[0, : 1 + CONFIRM].tolist())
+        for metric, mine in values.items()
+    }
+    for night in range(1, len(next(iter(values.values())))):
+        again = any(courses[metric].look(Night((float(mine[night, 0]),))).suspicious for metric, mine in values.items())
+        seen = {metric: Night(tuple(mine[night, : 1 + CONFIRM * again].tolist())) for metric, mine in values.items()}
+        yield {metric: courses[metric].add(one) for metric, one in seen.items()}, again
+
+
+def quiet_year(seed: int) -> Year:
+    """Eight cells on one machine, and nothing happens."""
+    rng = np.random.default_rng(seed)
+    drifts = {metric: machine_drift(rng) for metric in METRICS}
+    alarms = reruns = 0
+    for _ in range(CELLS):
+        cell = {metric: drawn(rng, metric, drifts[metric]) for metric in METRICS}
+        for judged, again in followed(cell):
+            alarms += sum(one.direction == "regressed" for one in judged.values())
+            reruns += CONFIRM * again
+    return Year(alarms, reruns)
+
+
+def nights_until_found(seed: int, step: float = 0.0, weekly: float = 0.0) -> int:
+    """Let s/iter of a cell get worse in some night; return how many nights later that was said, 0 for the same."""
+    rng = np.random.default_rng(seed)
+    night = int(rng.integers(EARLIEST, LATEST))
+    change = Change(night, step, weekly)
+    until = min(NIGHTS, night + DRIFT_NIGHTS + 1)
+    cell = {
+        metric: drawn(rng, metric, machine_drift(rng), change if metric == "s_per_iter" else None)[:until]
+        for metric in METRICS
+    }
+    said = [judged["s_per_iter"].direction == "regressed" for judged, _ in followed(cell)]
+    found = [place for place, accused in enumerate(said, start=1) if accused and place >= night]
+    return found[0] - night if found else NIGHTS
+
+
+def trained_course(rng: np.random.Generator, lost_points: float, lost_at: int) -> list[bool]:
+    """Say of every full run of a year whether it was accused."""
+    aps = trained_aps(rng, ACCEPTED_RUNS + FULL_RUNS, lost_points, ACCEPTED_RUNS + lost_at) * POINT
+    values = values_of(aps, "box_ap").tolist()
+    course = Course(rule_of("box_ap", CHECK, same_model=False), values[:ACCEPTED_RUNS])
+    return [course.add(Night((value,))).direction == "regressed" for value in values[ACCEPTED_RUNS:]]
+
+
+def runs_until_found(seed: int) -> int:
+    """Let a cell lose half a point of AP at some full run; return how many runs that took to be said, 1 for at once."""
+    rng = np.random.default_rng(seed)
+    lost_at = int(rng.integers(EARLIEST_LOSS, FULL_RUNS - 3))
+    accused = trained_course(rng, 0.5, lost_at)[lost_at:]
+    return accused.index(True) + 1 if any(accused) else FULL_RUNS
+
+
+def quiet_full_runs(seed: int) -> int:
+    """A year of weekly full runs of eight cells in which nothing happens; returns alarms."""
+    rng = np.random.default_rng(seed)
+    return sum(sum(trained_course(rng, 0.0, FULL_RUNS)) for _ in range(CELLS))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the table. `met`: None where nothing is asked."""
+
+    what: str
+    found: str
+    asked: str
+    met: bool | None
+
+
+def share(counts: Iterable[int], most: int) -> float:
+    """How many of these are no more than `most`, as a share."""
+    counts = list(counts)
+    return sum(count <= most for count in counts) / len(counts)
+
+
+def at_least(what: str, counts: Iterable[int], most: int, asked: float) -> Line:
+    """A line for a share that must be reached."""
+    found = share(counts, most)
+    return Line(what, f"{found:.2%}", f"at least {asked:.0%}", found >= asked)
+
+
+def table(first: int, pool: ProcessPoolExecutor) -> Iterator[Line]:
+    """Make the table from seeds that begin with `first`."""
+    cases, machines = range(first, first + CASES), range(first, first + MACHINES)
+    years = list(pool.map(quiet_year, machines, chunksize=4))
+    alarms = sum(year.alarms for year in years) / (MACHINES * 12)
+    yield Line("false alarms a month, 8 cells by 4 metrics", f"{alarms:.2f}", "fewer than 1", alarms < 1)
+    reruns = sum(year.reruns for year in years) / (MACHINES * (NIGHTS - 1))
+    yield Line("runs made again a night, of 8 cells", f"{reruns:.2f}", "", None)
+    three = list(pool.map(partial(nights_until_found, step=0.03), cases, chunksize=20))
+    yield Line("a step of 3 %, the same night", f"{share(three, 0):.2%}", "", None)
+    yield at_least("a step of 3 %, within 2 nights", three, 1, 0.95)
+    five = pool.map(partial(nights_until_found, step=0.05), cases, chunksize=20)
+    yield at_least("a step of 5 %, the same night", five, 0, 0.99)
+    drift = list(pool.map(partial(nights_until_found, weekly=0.01), cases, chunksize=20))
+    yield at_least("1 % a week, before 5 %", drift, DRIFT_NIGHTS - 1, 0.95)
+    yield Line("1 % a week, median nights", f"{np.median(drift):.0f}", "", None)
+    lost = pool.map(runs_until_found, cases, chunksize=100)
+    yield at_least("0.5 points of AP, within 3 full runs", lost, 3, 0.95)
+    trained = sum(pool.map(quiet_full_runs, machines, chunksize=4)) / (MACHINES * 12)
+    yield Line("false alarms a month of newly trained AP, weekly", f"{trained:.2f}", "", None)
+
+
+def main() -> int:
+    """Print the table; 1 where something is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tune", type=int, metavar="SEED", help="begin with this seed; it must not be a final one")
+    chosen = parser.parse_args().tune
+    if chosen is not None and chosen + CASES > FINAL_SEEDS:
+        parser.error(f"seeds from {FINAL_SEEDS} on are for the final table")
+    with ProcessPoolExecutor() as pool:
+        lines = list(table(FINAL_SEEDS if chosen is None else chosen, pool))
+    rows = [(one.what, one.found, one.asked, {None: "", True: "met", False: "MISSED"}[one.met]) for one in lines]
+    print(tabulate(rows, headers=("", "found", "asked", ""), disable_numparse=True))
+    return int(any(one.met is False for one in lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

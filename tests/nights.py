@@ -1,0 +1,64 @@
+"""A store that looks as if a zoo had been run night after night: records made from those of the fake backend."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from conftest import Zoo
+
+from zoo_bench.cell import digest
+from zoo_bench.evaluate import CocoScores
+from zoo_bench.record import Record
+from zoo_bench.revision import Revision
+from zoo_bench.store import Store
+
+DAY_S = 86_400.0
+FIRST_NIGHT_S = 1_790_000_000.0
+
+
+def commit(number: int) -> str:
+    """The commit of a night."""
+    return hashlib.sha256(str(number).encode()).hexdigest()[:40]
+
+
+def night(record: Record, number: int, *, slower: float = 1.0, ap_lost: float = 0.0, **values: object) -> Record:
+    """A record as if it had been made `number` nights later, by another commit, `slower` times as long an iteration."""
+    started_s = FIRST_NIGHT_S + number * DAY_S
+    measured = record.measurements
+    assert measured.train is not None
+    assert measured.scores is not None
+    seconds = {name: getattr(measured.train, name) * slower for name in ("mean_s", "median_s", "p10_s", "p90_s")}
+    update = {
+        "run_id": f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(started_s))}.000Z-{digest(record.cell_id)[:4]}",
+        "started_unix_s": started_s,
+        "revision": Revision(commit=commit(number), dirty=False),
+        "measurements": measured.model_copy(
+            update={
+                "train": measured.train.model_copy(update={**seconds, "interval": None}),
+                "scores": lower(measured.scores, ap_lost),
+            }
+        ),
+    }
+    return record.model_copy(update={**update, **values})
+
+
+def lower(scores: CocoScores, lost: float) -> CocoScores:
+    """Scores with so much less box AP."""
+    assert scores.box is not None
+    return replace(scores, box=replace(scores.box, ap=scores.box.ap - lost))
+
+
+def add(zoo: Zoo, *records: Record) -> None:
+    """Put records into a workspace's store."""
+    for record in records:
+        Store(zoo.root / "results").add(record)
+
+
+def without_runs(zoo: Zoo, root: Path) -> Zoo:
+    """A workspace with the same matrix and no records."""
+    other = Zoo(root)
+    other.change(zoo.matrix)
+    return other

@@ -1,0 +1,249 @@
+"""`zoo-bench accept` and `zoo-bench check`: verdicts, where they go, and how the check ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from conftest import Zoo
+from nights import add, commit, night, without_runs
+
+from zoo_bench.measurements import Measurements
+from zoo_bench.record import Record
+
+MASK, RETINANET = "fake/mask-rcnn_r50_fpn_1x_shapes", "fake/retinanet_r50_fpn_1x_shapes"
+Nightly = Callable[..., Zoo]
+
+
+@pytest.fixture
+def nightly(finished: Zoo, tmp_path: Path) -> Nightly:
+    """Makes a workspace whose first night was accepted, with `quiet` nights after it in which nothing changed."""
+
+    def make(quiet: int = 30) -> Zoo:
+        zoo = without_runs(finished, tmp_path)
+        noise = 1 + 0.005 * np.random.default_rng(0).standard_normal((quiet + 1, len(finished.records)))
+        for number in range(quiet + 1):
+            for record, factor in zip(finished.records, noise[number], strict=True):
+                add(zoo, night(record, number, slower=factor if number else 1.0))
+            if not number:
+                done = zoo.call("accept", "--why", "the first night", "--by", "A. Reviewer")
+                assert done.returncode == 0, done.stderr
+        return zoo
+
+    return make
+
+
+def first(zoo: Zoo, cell: str) -> Record:
+    return next(record for record in zoo.records if record.cell_id == cell)
+
+
+def findings(zoo: Zoo, *arguments: str) -> tuple[int, dict[tuple[str, str], dict[str, Any]]]:
+    """The exit code, and by cell and metric what `check --json` says."""
+    file = zoo.root / "check.json"
+    done = zoo.call("check", "--json", str(file), *arguments)
+    told = json.loads(file.read_text())
+    return done.returncode, {(one["cell"], one["metric"]): one for one in told}
+
+
+def test_nothing_got_worse(nightly: Nightly) -> None:
+    code, found = findings(nightly())
+    assert code == 0
+    assert {one["verdict"] for one in found.values()} == {"unchanged"}
+    metrics = {"memory", "s_per_iter", "fps", "box_ap"}
+    assert set(found) == {(cell, metric) for cell in (MASK, RETINANET) for metric in metrics} | {(MASK, "mask_ap")}
+
+
+def test_what_got_slower_is_named_with_its_commit_and_what_else_changed(nightly: Nightly) -> None:
+    zoo = nightly()
+    slow = night(first(zoo, MASK), 31, slower=1.06, software={"python": "3.99"})
+    add(zoo, slow, night(first(zoo, RETINANET), 31))
+    done = zoo.call("check", "--confirm", "0")
+    assert done.returncode == 3
+    (line,) = [line for line in done.stdout.splitlines() if "regressed" in line and "mask-rcnn" in line]
+    assert "s/iter" in line
+    assert f"since commit {commit(31)[:12]} (last good: {commit(30)[:12]})" in done.stdout
+    assert "-> 3.99" in done.stdout
+    assert f"zoo-bench run --profile quick --select {MASK} --phases train,infer,evaluate --force" in done.stdout
+    code, found = findings(zoo)
+    verdict = found[MASK, "s_per_iter"]
+    assert code == 3
+    assert verdict["figures"]["change"] == pytest.approx(0.06, abs=0.012)
+    assert verdict["figures"]["change_low"] < 0.06 < verdict["figures"]["change_high"]
+    assert verdict["figures"]["bad_since"]["commit"] == commit(31)
+    assert [key for key, one in found.items() if one["verdict"] != "unchanged"] == [(MASK, "s_per_iter")]
+
+
+def test_a_regression_stays_until_it_is_accepted(nightly: Nightly) -> None:
+    zoo = nightly()
+    for number in range(31, 45):
+        add(zoo, *(night(first(zoo, cell), number, slower=1.06) for cell in (MASK, RETINANET)))
+    code, found = findings(zoo)
+    assert code == 3
+    assert found[MASK, "s_per_iter"]["figures"]["bad_since"]["commit"] == commit(31)
+    assert zoo.call("accept", "--why", "the price of a better loss").returncode == 0
+    code, found = findings(zoo)
+    assert code == 1, "nothing was run since"
+    add(zoo, *(night(first(zoo, cell), 45, slower=1.06) for cell in (MASK, RETINANET)))
+    assert findings(zoo)[0] == 0
+
+
+def test_every_kind_of_report_tells_the_same(nightly: Nightly) -> None:
+    zoo = nightly()
+    add(zoo, night(first(zoo, MASK), 31, slower=1.2))
+    page, xml = zoo.root / "summary.md", zoo.root / "check.xml"
+    page.write_text("# Another step\n")
+    done = zoo.call("check", "--markdown", str(page), "--junit", str(xml), "--github")
+    assert done.returncode == 3
+    (annotation,) = [line for line in done.stdout.splitlines() if line.startswith("::error")]
+    text = page.read_text()
+    suite = ElementTree.parse(xml).getroot()
+    (failure,) = suite.iter("failure")
+    for said in (annotation, text, failure.get("message", "")):
+        assert "mask-rcnn_r50_fpn_1x_shapes" in said
+        assert "s/iter" in said
+        assert "+20" in said or "+19" in said
+        assert commit(31)[:12] in said
+    assert text.startswith("# Another step\n"), "a summary is added to"
+    assert "1 regressed, 8 unchanged" in text
+    assert suite.get("tests") == "9"
+    assert suite.get("failures") == "1"
+    assert f"--select {MASK}" in annotation
+
+
+def test_without_a_baseline_there_is_nothing_to_compare_with(finished: Zoo) -> None:
+    done = finished.call("check")
+    assert done.returncode == 4
+    assert "nothing was accepted yet" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"recipe_sha256": "0" * 64}, "recipe"),
+        ({"definitions": {"s_per_iter": "another one"}}, "definitions"),
+        ({"machine": {"name": "elsewhere", "cpu": "A CPU", "gpus": []}}, "machine"),
+    ],
+)
+def test_runs_that_cannot_be_compared_say_why(nightly: Nightly, change: dict[str, Any], named: str) -> None:
+    zoo = nightly(3)
+    add(zoo, night(first(zoo, MASK), 4, **change), night(first(zoo, RETINANET), 4))
+    code, found = findings(zoo)
+    assert code == 4
+    assert found[MASK, "s_per_iter"]["verdict"] == "not_comparable"
+    assert named in found[MASK, "s_per_iter"]["reason"]
+    assert found[RETINANET, "s_per_iter"]["verdict"] == "unchanged"
+
+
+@pytest.mark.parametrize(("status", "code"), [("failed", 1), ("quarantined", 5)])
+def test_a_cell_that_did_not_finish_is_missing(nightly: Nightly, status: str, code: int) -> None:
+    zoo = nightly(3)
+    nothing = {"phases_done": (), "measurements": Measurements()}
+    broken = night(first(zoo, MASK), 4, status=status, reason="it broke", **nothing)
+    add(zoo, broken, night(first(zoo, RETINANET), 4))
+    found_code, found = findings(zoo)
+    assert found_code == code
+    assert {one["verdict"] for (cell, _), one in found.items() if cell == MASK} == {"missing"}
+    assert found[MASK, "fps"]["reason"].startswith(status)
+
+
+def test_a_night_that_did_not_come_is_missing(nightly: Nightly) -> None:
+    zoo = nightly(3)
+    assert findings(zoo)[0] == 0
+    code, found = findings(zoo, "--max-age", "20")
+    assert code == 1
+    assert "not run lately" in found[MASK, "s_per_iter"]["reason"]
+
+
+def test_the_accepted_model_evaluated_again_must_have_its_ap(nightly: Nightly) -> None:
+    zoo = nightly(3)
+    assert findings(zoo)[1][MASK, "box_ap"]["verdict"] == "unchanged"
+    add(zoo, night(first(zoo, MASK), 4, ap_lost=0.0004), night(first(zoo, RETINANET), 4, ap_lost=0.0006))
+    code, found = findings(zoo)
+    assert code == 3
+    assert found[MASK, "box_ap"]["verdict"] == "unchanged"
+    assert found[RETINANET, "box_ap"]["verdict"] == "regressed"
+    assert found[RETINANET, "box_ap"]["figures"]["change"] == pytest.approx(-0.0006)
+
+
+def test_ap_alone_is_compared_across_machines(nightly: Nightly) -> None:
+    zoo = nightly(3)
+    elsewhere = {"machine": {"name": "elsewhere", "cpu": "A CPU", "gpus": []}}
+    add(zoo, *(night(first(zoo, cell), 4, slower=3, **elsewhere) for cell in (MASK, RETINANET)))
+    assert findings(zoo)[0] == 4
+    code, found = findings(zoo, "--ap-only")
+    assert code == 0
+    assert {metric for _, metric in found} == {"box_ap", "mask_ap"}
+
+
+def test_what_was_accepted_can_be_reviewed(nightly: Nightly) -> None:
+    zoo = nightly(3)
+    (file,) = (zoo.root / "results" / "baselines").glob("*.json")
+    entries = json.loads(file.read_text())["accepted"]
+    assert [(one["cell_id"], one["by"], one["why"]) for one in entries] == [
+        (MASK, "A. Reviewer", "the first night"),
+        (RETINANET, "A. Reviewer", "the first night"),
+    ]
+    assert entries[0]["runs"] == [first(zoo, MASK).run_id]
+    before = file.read_text().splitlines()
+    assert zoo.call("accept", "--why", "again", "--by", "B", "--runs", "2", "--select", "*mask*").returncode == 0
+    after = file.read_text().splitlines()
+    assert [line for line in before if "retinanet" in line] == [line for line in after if "retinanet" in line]
+    assert len(json.loads(file.read_text())["accepted"][0]["runs"]) == 2
+    assert zoo.call("accept", "--why", " ").returncode == 2
+
+
+def test_a_damaged_baseline_is_an_error_and_stays_as_it_is(nightly: Nightly) -> None:
+    zoo = nightly(1)
+    (file,) = (zoo.root / "results" / "baselines").glob("*.json")
+    file.write_text("{")
+    for verb in (["check"], ["accept", "--why", "again"]):
+        done = zoo.call(*verb)
+        assert done.returncode == 2
+        assert str(file) in done.stderr
+    assert file.read_text() == "{"
+
+
+def test_nothing_to_accept_is_told(zoo: Zoo) -> None:
+    done = zoo.call("accept", "--why", "eager")
+    assert done.returncode == 2
+    assert "none of these cells has a run" in done.stderr
+
+
+def test_history_draws_every_metric_and_finds_its_steps(nightly: Nightly) -> None:
+    zoo = nightly()
+    for number in range(31, 50):
+        add(zoo, night(first(zoo, MASK), number, slower=1.06, software={"python": "3.99"}))
+    done = zoo.call("show", MASK, "--history")
+    assert done.returncode == 0, done.stderr
+    assert "s/iter, night by night" in done.stdout
+    (step,) = [line for line in done.stdout.splitlines() if "+6." in line or "+5." in line]
+    assert commit(31)[:12] in step
+    assert f"between {commit(30)[:12]}..{commit(31)[:12]}" in done.stdout
+    assert "-> 3.99" in done.stdout
+
+
+def test_a_suspicious_cell_is_run_again_before_it_is_accused(zoo: Zoo) -> None:
+    """Real runs: what was accepted is made to look slow, then twice as fast as the worker is."""
+    zoo.options(iteration_s=0.02)
+    zoo.change({"check": {"least_change": {"s_per_iter": 0.4, "memory": 0.9, "fps": 0.9}}})
+    only = ("--select", "*retinanet*")
+    assert zoo.call("run", *only).returncode == 0
+    assert zoo.call("accept", "--why", "a start", *only).returncode == 0
+    (accepted,) = zoo.records
+    assert accepted.measurements.train is not None
+    outlier = night(
+        accepted, 0, slower=3.0, run_id="29991231T000000.000Z-0000", started_unix_s=accepted.started_unix_s + 60
+    )
+    outlier = outlier.model_copy(update={"revision": accepted.revision})
+    add(zoo, outlier)
+    assert zoo.call("check", *only).returncode == 3
+    done = zoo.call("check", "--confirm", "2", *only)
+    assert done.returncode == 0, done.stdout
+    assert len(zoo.records) == 4, "two runs more"
+    assert subprocess.run(zoo.command("check", *only), cwd=zoo.root, check=False).returncode == 0

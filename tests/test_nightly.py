@@ -1,0 +1,161 @@
+"""The documented nights, from a clean clone: the workflow's own commands, a night that turns red, a bisect."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import FAKE, REPOSITORY
+
+from zoo_bench.recipe import merge
+
+WORKFLOWS = REPOSITORY / "docs" / "ci"
+CELL = "fake/retinanet_r50_fpn_1x_shapes"
+# A fake iteration takes what it is told to, and a busy machine's clock: what is looked for here is three times as much.
+ROUGH = {"check": {"least_change": {"memory": 1.0, "s_per_iter": 0.5, "fps": 1.0}}}
+QUICK = {"axes": {"detector": ["retinanet_fpn"]}, "profiles": {"quick": {"set": {"options": {"iteration_s": 0.02}}}}}
+
+
+def git(folder: Path, *words: str) -> str:
+    identity = ["-c", "user.name=A Tester", "-c", "user.email=tester@localhost", "-c", "init.defaultBranch=main"]
+    return subprocess.run(
+        ["git", "-C", str(folder), *identity, *words], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+class Clone:
+    """A clone of this repository, whose zoo is the fake backend's, with its results in a checkout of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "zoo"
+        origin = folder / "results.git"
+        copy_of_repository(self.root)
+        matrix = yaml.safe_load((self.root / "matrix.yaml").read_text())
+        for values in (FAKE, QUICK, ROUGH):
+            matrix = merge(matrix, values)
+        (self.root / "matrix.yaml").write_text(yaml.safe_dump(matrix, sort_keys=False))
+        self.commit("the fake zoo")
+        git(folder, "init", "--bare", str(origin))
+        shutil.rmtree(self.root / "results", ignore_errors=True)
+        git(folder, "init", str(self.root / "results"))
+        results = self.root / "results"
+        git(results, "checkout", "-b", "zoo-results")
+        git(results, "commit", "--allow-empty", "-m", "no results yet")
+        git(results, "remote", "add", "origin", str(origin))
+        git(results, "push", "-u", "origin", "zoo-results")
+        self.origin = origin
+
+    def commit(self, message: str) -> str:
+        git(self.root, "add", "--all", "--", ".", ":!results")
+        git(self.root, "commit", "--allow-empty", "-m", message)
+        return git(self.root, "rev-parse", "HEAD")
+
+    def slow_down(self, times: int) -> str:
+        """Commit a worker whose iterations take so many times as long."""
+        worker = self.root / "models" / "fake" / "train.py"
+        text = worker.read_text()
+        told = 'options.get("iteration_s", 0.001)'
+        assert told in text
+        worker.write_text(text.replace(told, f"{times} * {told}"))
+        return self.commit("a worker that takes its time")
+
+    def sh(self, command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        hidden = {name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")}
+        return subprocess.run(
+            ["bash", "-e", "-c", command],
+            cwd=self.root,
+            env={**hidden, "PATH": path, **variables},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+
+def copy_of_repository(to: Path) -> None:
+    """What a clone of the working tree would hold: what git knows of, as it is now."""
+    names = git(REPOSITORY, "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")
+    for name in filter(None, names):
+        if (REPOSITORY / name).is_file() and not name.startswith("results/"):
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, to / name)
+    git(to, "init")
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    return Clone(tmp_path)
+
+
+def steps(workflow: str) -> Iterator[tuple[str, str]]:
+    """The commands of a workflow, by the names of their steps; those of GitHub's own actions left out."""
+    content: dict[str, Any] = yaml.safe_load((WORKFLOWS / workflow).read_text())
+    for job in content["jobs"].values():
+        yield from ((step["name"], step["run"]) for step in job["steps"] if "run" in step)
+
+
+def night(clone: Clone) -> tuple[int, str]:
+    """Go through the nightly workflow, but for setting up; how its measuring ended, and the job's summary."""
+    summary = clone.root / "summary.md"
+    summary.unlink(missing_ok=True)
+    code = 0
+    for name, command in steps("nightly.yml"):
+        if name != "Set up":
+            done = clone.sh(command, PROFILE="quick", GITHUB_STEP_SUMMARY=str(summary), GITHUB_ACTIONS="true")
+            if name == "Measure and compare":
+                code, annotations = done.returncode, done.stdout
+            else:
+                assert done.returncode == 0, (name, done.stderr)
+    return code, summary.read_text() + annotations
+
+
+def test_nights_go_red_with_the_commit_that_made_it_slow_and_bisect_finds_it(clone: Clone) -> None:
+    code, _ = night(clone)
+    assert code == 4, "nothing was accepted yet"
+    assert clone.sh("zoo-bench accept --why 'the first night'").returncode == 0
+    code, page = night(clone)
+    assert code == 0, page
+    good = git(clone.root, "rev-parse", "HEAD")
+    for number in range(2):
+        clone.commit(f"harmless {number}")
+    culprit = clone.slow_down(3)
+    bad = clone.commit("harmless too")
+
+    code, page = night(clone)
+    assert code == 3
+    assert "::error title=regressed%3A " in page
+    assert "s/iter" in page
+    assert f"since commit {bad[:12]}" in page
+    assert "worker sources" in page
+    kept = git(clone.origin, "ls-tree", "-r", "--name-only", "zoo-results").splitlines()
+    assert any(name.startswith("baselines/") for name in kept)
+    assert sum(name.startswith(f"{CELL}/") for name in kept) >= 4
+    assert not any(name.startswith(("runs/", "locks/", "checkpoints/")) for name in kept)
+    told = json.loads((clone.root / "nightly-report" / "check.json").read_text())
+    (found,) = [one for one in told if one["metric"] == "s_per_iter"]
+    assert found["figures"]["change"] == pytest.approx(2.0, abs=0.5)
+
+    git(clone.root, "bisect", "start", bad, good)
+    done = clone.sh(f"git bisect run tools/bisect.sh {CELL} quick", CONFIRM="1")
+    assert f"{culprit} is the first bad commit" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_hosted_workflow_compares_ap_alone(clone: Clone) -> None:
+    assert clone.sh("zoo-bench run && zoo-bench accept --why 'a start'").returncode == 0
+    summary = clone.root / "summary.md"
+    for name, command in steps("smoke.yml"):
+        if name != "Set up":
+            ours = command.replace("--profile smoke --select 'torchvision/*'", "--profile quick")
+            done = clone.sh(f"{ours} {'--force' if ' run ' in ours else ''}", GITHUB_STEP_SUMMARY=str(summary))
+            assert done.returncode == 0, (name, done.stdout, done.stderr)
+    assert "1 unchanged" in summary.read_text()
+    assert "s/iter" not in summary.read_text()

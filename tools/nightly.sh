@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# One night of a zoo: measure every cell, measure the accepted models, and say what got worse.
+#
+#   tools/nightly.sh [PROFILE [WHERE]]     PROFILE: speed; WHERE: the folder for the reports, nightly-report
+#
+# Beside zoo-bench's own, these variables count: CONFIRM (4), how often what looks changed is run again; MAX_AGE (20),
+# hours after which a run is no longer tonight's. Its exit code is that of zoo-bench check: 3 when something got worse.
+set -uo pipefail
+
+profile=${1:-speed}
+reports=${2:-nightly-report}
+mkdir -p "$reports"
+
+# A cell that fails is a finding of the check; only what kept zoo-bench itself from working ends the night.
+measure() {
+    zoo-bench run --profile "$profile" --force "$@"
+    local code=$?
+    if [ $code -eq 2 ] || [ $code -ge 128 ]; then exit $code; fi
+}
+
+if [ -n "$(ls results/baselines 2>/dev/null)" ]; then
+    measure --phases train
+    measure --phases infer,evaluate --accepted
+else
+    measure
+    echo "nothing was accepted yet: zoo-bench accept --profile $profile --why 'the first night'" >&2
+fi
+
+annotations=()
+if [ -n "${GITHUB_ACTIONS:-}" ]; then annotations=(--github); fi
+zoo-bench check --profile "$profile" --confirm "${CONFIRM:-4}" --max-age "${MAX_AGE:-20}" \
+    --markdown "$reports/check.md" --junit "$reports/check.xml" --json "$reports/check.json" "${annotations[@]}"
