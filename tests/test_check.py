@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import Zoo
 from nights import add, commit, night, without_runs
+from records import with_measurements
 
 from zoo_bench.measurements import Measurements
 from zoo_bench.record import Record
@@ -169,6 +171,36 @@ def test_the_accepted_model_evaluated_again_must_have_its_ap(nightly: Nightly) -
     assert found[MASK, "box_ap"]["verdict"] == "unchanged"
     assert found[RETINANET, "box_ap"]["verdict"] == "regressed"
     assert found[RETINANET, "box_ap"]["figures"]["change"] == pytest.approx(-0.0006)
+
+
+def test_fps_and_ap_of_a_model_are_held_against_the_profile_that_it_was_accepted_in(nightly: Nightly) -> None:
+    zoo = nightly(1)
+    zoo.change({"profiles": {"short": {**zoo.matrix["profiles"]["quick"], "description": "times alone"}}})
+    record = first(zoo, MASK)
+    train = {"profile": "short", "phases": ("train",), "phases_done": ("train",)}
+    model = {"profile": "short", "phases": ("infer", "evaluate"), "phases_done": ("infer", "evaluate")}
+    add(zoo, night(record, 2, **train))
+    only = ("--profile", "short", "--select", MASK)
+    assert zoo.call("accept", "--why", "the first night", *only).returncode == 0
+    add(zoo, night(record, 3, **train), night(record, 4, ap_lost=0.001, **model))
+    code, found = findings(zoo, *only)
+    assert code == 3
+    assert {metric: one["verdict"] for (_, metric), one in found.items()} == {
+        "memory": "unchanged", "s_per_iter": "unchanged", "fps": "unchanged", "box_ap": "regressed",
+        "mask_ap": "unchanged",
+    }  # fmt: skip
+
+
+def test_ap_of_other_images_is_not_compared(nightly: Nightly) -> None:
+    zoo = nightly(1)
+    record = first(zoo, MASK)
+    assert record.measurements.scores is not None
+    fewer = replace(record.measurements.scores, images=2)
+    add(zoo, with_measurements(night(record, 2), scores=fewer), night(first(zoo, RETINANET), 2))
+    code, found = findings(zoo)
+    assert code == 4
+    assert "evaluated images" in found[MASK, "box_ap"]["reason"]
+    assert found[MASK, "fps"]["verdict"] == "unchanged"
 
 
 def test_ap_alone_is_compared_across_machines(nightly: Nightly) -> None:

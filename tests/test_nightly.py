@@ -110,7 +110,7 @@ def night(clone: Clone) -> tuple[int, str]:
     code = 0
     for name, command in steps("nightly.yml"):
         if name != "Set up":
-            done = clone.sh(command, PROFILE="quick", GITHUB_STEP_SUMMARY=str(summary), GITHUB_ACTIONS="true")
+            done = clone.sh(command, NIGHT="quick", GITHUB_STEP_SUMMARY=str(summary), GITHUB_ACTIONS="true")
             if name == "Measure and compare":
                 code, annotations = done.returncode, done.stdout
             else:
@@ -124,6 +124,7 @@ def test_nights_go_red_with_the_commit_that_made_it_slow_and_bisect_finds_it(clo
     assert clone.sh("zoo-bench accept --why 'the first night'").returncode == 0
     code, page = night(clone)
     assert code == 0, page
+    assert "nothing was accepted" not in page, "of the night before"
     good = git(clone.root, "rev-parse", "HEAD")
     for number in range(2):
         clone.commit(f"harmless {number}")

@@ -1,15 +1,22 @@
 #!/usr/bin/env bash
-# One night of a zoo: measure every cell, measure the accepted models, and say what got worse.
+# One night of a zoo: time every cell's training, measure the accepted models, and say what got worse.
 #
-#   tools/nightly.sh [PROFILE [WHERE]]     PROFILE: speed; WHERE: the folder for the reports, nightly-report
+#   tools/nightly.sh [--anew] [PROFILE [WHERE]]     PROFILE: speed; WHERE: the folder for the reports, nightly-report
 #
+# --anew trains, times and evaluates new models, in place of the accepted ones: a run of the full recipe.
 # Beside zoo-bench's own, these variables count: CONFIRM (4), how often what looks changed is run again; MAX_AGE (20),
 # hours after which a run is no longer tonight's. Its exit code is that of zoo-bench check: 3 when something got worse.
 set -uo pipefail
 
+anew=
+if [ "${1:-}" = --anew ]; then
+    anew=yes
+    shift
+fi
 profile=${1:-speed}
 reports=${2:-nightly-report}
-mkdir -p "$reports"
+mkdir -p "$reports" || exit 2
+rm -f "$reports"/check.* # those of the night before
 
 # A cell that fails is a finding of the check; only what kept zoo-bench itself from working ends the night.
 measure() {
@@ -18,15 +25,12 @@ measure() {
     if [ $code -eq 2 ] || [ $code -ge 128 ]; then exit $code; fi
 }
 
-if [ -n "$(ls results/baselines 2>/dev/null)" ]; then
+if [ -n "$anew" ] || [ -z "$(ls results/baselines 2>/dev/null)" ]; then
+    measure
+else
     measure --phases train
     measure --phases infer,evaluate --accepted
-else
-    measure
-    echo "nothing was accepted yet: zoo-bench accept --profile $profile --why 'the first night'" >&2
 fi
 
-annotations=()
-if [ -n "${GITHUB_ACTIONS:-}" ]; then annotations=(--github); fi
 zoo-bench check --profile "$profile" --confirm "${CONFIRM:-4}" --max-age "${MAX_AGE:-20}" \
-    --markdown "$reports/check.md" --junit "$reports/check.xml" --json "$reports/check.json" "${annotations[@]}"
+    --markdown "$reports/check.md" --junit "$reports/check.xml" --json "$reports/check.json" ${GITHUB_ACTIONS:+--github}

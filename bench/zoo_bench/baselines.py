@@ -71,10 +71,9 @@ class Baseline:
             raise StoreError(f"{path}: is of another machine: {named}", "give it back its own file's name")
         return cls(machine, path, file.accepted)
 
-    def runs_of(self, cell_id: str, profile: str | None = None) -> frozenset[str]:
-        """Return the ids of the accepted runs of a cell in a profile; None: in all of them."""
-        entries = (one for one in self.accepted if one.cell_id == cell_id and profile in (None, one.profile))
-        return frozenset(run for one in entries for run in one.runs)
+    def runs_of(self, cell_id: str) -> frozenset[str]:
+        """Return the ids of the accepted runs of a cell, of whatever profile."""
+        return frozenset(run for one in self.accepted if one.cell_id == cell_id for run in one.runs)
 
     def accepting(self, entries: Iterable[Accepted]) -> Baseline:
         """Return the baseline with these entries in place of the earlier ones of the same cells and profiles."""

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from zoo_bench.baselines import Baseline
 from zoo_bench.cell import Cell
+from zoo_bench.columns import OF_ONE_MODEL
 from zoo_bench.matrix import Check
 from zoo_bench.nights import PHASE_OF, by_night, counts, newest, unlike
 from zoo_bench.provenance import MachineKey
@@ -135,11 +136,11 @@ class _Case:
                 f"machine: accepted on {_machine(one.machine)}, run on {_machine(run.machine)}" for one in baselines
             ]
             return [], elsewhere[0] if elsewhere else "nothing was accepted yet"
-        wanted = frozenset(name for one in here for name in one.runs_of(self.cell_id, self._profile(run)))
-        found = [one for one in self.every if one.run_id in wanted and counts(one, self.metric)]
-        if self._is_ap:
-            same_model = [one for one in found if one.weights == run.weights]
-            found = same_model or [one for one in found if one.profile == run.profile]
+        wanted = frozenset(name for one in here for name in one.runs_of(self.cell_id))
+        every = [one for one in self.every if one.run_id in wanted and counts(one, self.metric)]
+        found = [one for one in every if one.profile == run.profile]
+        if self.metric in OF_ONE_MODEL:  # which is as fast, and as good, in every profile
+            found = [one for one in every if one.weights == run.weights] or found
         if not found:
             return [], f"no accepted run of profile {run.profile} has this figure, or it has left the store"
         fitting = [one for one in found if not self._unlike(one, run)]
@@ -148,12 +149,8 @@ class _Case:
             "" if fitting else f"{', '.join(self._unlike(found[-1], run))}: not as in run {found[-1].run_id}",
         )
 
-    def _profile(self, run: Summary) -> str | None:
-        """A model's AP is the same in every profile that evaluates it on the same images."""
-        return None if self._is_ap else run.profile
-
     def _unlike(self, a: Summary, b: Summary) -> list[str]:
-        return [name for name in unlike(a, b) if name != "machine" or not self.scope.ap_only]
+        return [name for name in unlike(a, b, self.metric) if name != "machine" or not self.scope.ap_only]
 
     @property
     def _is_ap(self) -> bool:

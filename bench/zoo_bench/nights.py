@@ -20,6 +20,8 @@ COMPARABLE: Mapping[str, Callable[[Summary], object]] = {
     "recipe": lambda run: run.recipe_sha256,
     "definitions": lambda run: run.definitions_sha256,
 }
+# How many images are evaluated is no part of the recipe.
+OF_AP: Mapping[str, Callable[[Summary], object]] = {"evaluated images": lambda run: run.evaluated_images}
 # Runs of one state of the sources that began within so long are of one night: the nightly one and its reruns.
 NIGHT_S = 12 * 3600.0
 NORMAL_QUANTILE = 1.96
@@ -39,14 +41,15 @@ class NightRuns:
         return Night(values, min(errors, default=0.0))
 
 
-def unlike(a: Summary, b: Summary) -> list[str]:
-    """Name what is not the same, and would have to be; empty where two runs can be compared."""
-    return [name for name, value in COMPARABLE.items() if value(a) != value(b)]
+def unlike(a: Summary, b: Summary, metric: Metric) -> list[str]:
+    """Name what is not the same, and would have to be; empty where two runs' figures can be compared."""
+    wanted = COMPARABLE if metric in RATES else {**COMPARABLE, **OF_AP}
+    return [name for name, value in wanted.items() if value(a) != value(b)]
 
 
-def newest_alike(runs: Sequence[Summary]) -> list[Summary]:
+def newest_alike(runs: Sequence[Summary], metric: Metric) -> list[Summary]:
     """Return those of some runs, oldest first, that can be compared with the newest of them."""
-    return [run for run in runs if not unlike(run, runs[-1])]
+    return [run for run in runs if not unlike(run, runs[-1], metric)]
 
 
 def counts(run: Summary, metric: Metric) -> bool:

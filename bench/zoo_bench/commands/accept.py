@@ -61,7 +61,7 @@ def _chosen(runs: Sequence[Summary], count: int) -> list[Summary]:
     """Return the runs to accept, oldest first: those that can be compared with the newest that count."""
     found: dict[str, Summary] = {}
     for metric in METRICS:
-        fitting = newest_alike([run for run in runs if counts(run, metric)])
+        fitting = newest_alike([run for run in runs if counts(run, metric)], metric)
         found.update((run.run_id, run) for run in fitting[-count:])
     return [found[run_id] for run_id in sorted(found)]
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
 
+import numpy as np
 import plotext
 from rich.console import Console
 from rich.text import Text
@@ -23,7 +24,8 @@ from zoo_bench.rules import METRICS, RATES, Metric, figure_of, rule_of
 from zoo_bench.session import Asked, Session
 from zoo_bench.units import SHORT_HEADS, percent_change, points_change, shown, written
 
-HEIGHT = 12
+HEIGHT, TICKS = 12, 4
+MARGIN, LEAST_MARGIN = 0.1, 0.01  # above and below: of the range, of the largest value
 FEWEST = 2
 
 
@@ -54,7 +56,7 @@ def _nights(session: Session, found: FoundCell, metric: Metric) -> tuple[NightRu
     fitting = [run for run in runs if counts(run, metric)]
     if metric not in RATES:  # of one model AP does not change, and seeds are no nights
         fitting = [run for run in fitting if "train" in run.phases_done]
-    return by_night(newest_alike(fitting)) if fitting else ()
+    return by_night(newest_alike(fitting, metric)) if fitting else ()
 
 
 def _value(metric: Metric, night: NightRuns) -> float:
@@ -63,13 +65,21 @@ def _value(metric: Metric, night: NightRuns) -> float:
 
 def _draw(console: Console, metric: Metric, nights: Sequence[NightRuns]) -> None:
     values = [shown(metric, _value(metric, night)) for night in nights]
+    margin = max((max(values) - min(values)) * MARGIN, max(values) * LEAST_MARGIN)
+    ticks = sorted({round(tick) for tick in np.linspace(0, len(nights) - 1, TICKS)})
     plotext.clear_figure()
     plotext.theme("clear")
     plotext.plot_size(min(console.width, 100), HEIGHT)
-    plotext.scatter(list(range(1, len(values) + 1)), values, marker="dot")
+    plotext.scatter(list(range(len(values))), values, marker="dot")
+    plotext.ylim(min(values) - margin, max(values) + margin)
+    plotext.xticks(ticks, [_day(nights[tick]) for tick in ticks])
     plotext.title(f"{SHORT_HEADS[metric]}, night by night")
     print()
-    print(plotext.build())
+    print(plotext.uncolorize(plotext.build()))
+
+
+def _day(night: NightRuns) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(night.runs[0].started_unix_s))
 
 
 def _print_changes(console: Console, session: Session, metric: Metric, nights: Sequence[NightRuns]) -> None:
@@ -82,9 +92,8 @@ def _print_changes(console: Console, session: Session, metric: Metric, nights: S
     for place, (begin, end) in enumerate(pairwise(ends)):
         first = nights[begin].runs[0]
         change = _change(metric, levels[place - 1], levels[place]) if place else ""
-        day = time.strftime("%Y-%m-%d", time.gmtime(first.started_unix_s))
         level = written(metric, levels[place], more_digits=1)
-        table.add_row(level, change, str(end - begin), day, commit_of(first), first.run_id)
+        table.add_row(level, change, str(end - begin), _day(nights[begin]), commit_of(first), first.run_id)
     console.print(table)
     for begin in ends[1:-1]:
         _print_step(console, session, nights[begin - 1], nights[begin])
