@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 from conftest import Zoo
 from nights import add, commit, night, without_runs
-from records import with_measurements
 
 from zoo_bench.measurements import Measurements
 from zoo_bench.record import Record
@@ -191,16 +189,38 @@ def test_fps_and_ap_of_a_model_are_held_against_the_profile_that_it_was_accepted
     }  # fmt: skip
 
 
-def test_ap_of_other_images_is_not_compared(nightly: Nightly) -> None:
-    zoo = nightly(1)
-    record = first(zoo, MASK)
-    assert record.measurements.scores is not None
-    fewer = replace(record.measurements.scores, images=2)
-    add(zoo, with_measurements(night(record, 2), scores=fewer), night(first(zoo, RETINANET), 2))
+def test_of_a_step_that_two_nights_show_the_first_is_named(nightly: Nightly) -> None:
+    zoo = nightly()
+    for number in (31, 32):
+        add(zoo, night(first(zoo, MASK), number, slower=1.022), night(first(zoo, RETINANET), number))
+        if number == 31:
+            assert findings(zoo)[1][MASK, "s_per_iter"]["verdict"] == "unchanged", "one night is not enough"
+    _, found = findings(zoo)
+    figures = found[MASK, "s_per_iter"]["figures"]
+    assert found[MASK, "s_per_iter"]["verdict"] == "regressed"
+    assert figures["window"] == 2
+    assert figures["bad_since"]["commit"] == commit(31)
+    assert figures["good"]["commit"] == commit(30)
+
+
+def test_a_rerun_that_fails_takes_nothing_back(nightly: Nightly) -> None:
+    zoo = nightly()
+    slow = night(first(zoo, MASK), 31, slower=1.2)
+    rerun = {"run_id": "20261030T000000.000Z-ffff", "started_unix_s": slow.started_unix_s + 600}
+    failed = slow.model_copy(update={**rerun, "status": "quarantined", "reason": "noise"})
+    add(zoo, slow, failed, night(first(zoo, RETINANET), 31))
     code, found = findings(zoo)
-    assert code == 4
-    assert "evaluated images" in found[MASK, "box_ap"]["reason"]
-    assert found[MASK, "fps"]["verdict"] == "unchanged"
+    assert code == 3
+    assert found[MASK, "s_per_iter"]["verdict"] == "regressed"
+
+
+def test_what_one_profile_accepts_is_accepted(nightly: Nightly) -> None:
+    zoo = nightly()
+    add(zoo, *(night(first(zoo, cell), 31, ap_lost=0.01) for cell in (MASK, RETINANET)))
+    assert findings(zoo)[0] == 3
+    assert zoo.call("accept", "--why", "the evaluator was wrong").returncode == 0
+    add(zoo, *(night(first(zoo, cell), 32, ap_lost=0.01) for cell in (MASK, RETINANET)))
+    assert findings(zoo)[0] == 0
 
 
 def test_ap_alone_is_compared_across_machines(nightly: Nightly) -> None:

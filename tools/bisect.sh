@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Says for `git bisect run` whether the commit that is checked out is as slow as the one that was accused.
+# Says for `git bisect run` whether the commit that is checked out is as bad as the one that was accused.
 #
 #   git bisect start BAD GOOD
-#   git bisect run tools/bisect.sh CELL [PROFILE]
+#   git bisect run tools/bisect.sh CELL [PROFILE [METRIC]]      METRIC: s_per_iter, or as zoo-bench check --metric has it
 #   git bisect reset
 #
 # results/ must not be part of what git checks out (a checkout of its own, as in docs/regression.md, or ignored): what
@@ -11,8 +11,9 @@ set -uo pipefail
 
 cell=$1
 profile=${2:-speed}
+metric=${3:-s_per_iter}
 zoo-bench run --profile "$profile" --select "$cell" --force || exit 125
-zoo-bench check --profile "$profile" --select "$cell" --confirm "${CONFIRM:-2}"
+zoo-bench check --profile "$profile" --select "$cell" --metric "$metric" --confirm "${CONFIRM:-2}"
 case $? in
     0) exit 0 ;;
     3) exit 1 ;;

@@ -62,12 +62,14 @@ class Finding:
 class Scope:
     """Which runs are looked at: those of a profile that began after a moment (Unix seconds).
 
-    `ap_only`: for machines of which nobody knows what else they do. AP alone is judged, and whichever machine accepted.
+    `metric`: the only one that is asked for; None: all. `ap_only`: for machines of which nobody knows what else they
+    do. AP alone is judged, and whichever machine accepted.
     """
 
     profile: str
     begun_after_s: float = 0.0
     ap_only: bool = False
+    metric: str | None = None
 
 
 def check_cell(
@@ -93,6 +95,8 @@ def check_cell(
 
 
 def _asked(cell: Cell, metric: Metric, scope: Scope) -> bool:
+    if scope.metric not in (None, metric):
+        return False
     return (metric != "mask_ap" or cell.masks) and (metric not in RATES or not scope.ap_only)
 
 
@@ -108,7 +112,6 @@ class _Case:
 
     def finding(self) -> Finding:
         run = newest(self.runs, self.metric)
-        assert run is not None
         problem = self._missing(run)
         if problem:
             return Finding(self.cell_id, self.metric, "missing", problem, run)
@@ -140,7 +143,8 @@ class _Case:
         every = [one for one in self.every if one.run_id in wanted and counts(one, self.metric)]
         found = [one for one in every if one.profile == run.profile]
         if self.metric in OF_ONE_MODEL:  # which is as fast, and as good, in every profile
-            found = [one for one in every if one.weights == run.weights] or found
+            same_model = [one for one in every if one.weights == run.weights]
+            found = [one for one in same_model if one.profile == run.profile] or same_model or found
         if not found:
             return [], f"no accepted run of profile {run.profile} has this figure, or it has left the store"
         fitting = [one for one in found if not self._unlike(one, run)]
@@ -150,7 +154,7 @@ class _Case:
         )
 
     def _unlike(self, a: Summary, b: Summary) -> list[str]:
-        return [name for name in unlike(a, b, self.metric) if name != "machine" or not self.scope.ap_only]
+        return [name for name in unlike(a, b) if name != "machine" or not self.scope.ap_only]
 
     @property
     def _is_ap(self) -> bool:
@@ -162,10 +166,7 @@ class _Case:
         since = [
             one
             for one in self.runs
-            if one.run_id > min(taken)
-            and one.run_id not in taken
-            and counts(one, self.metric)
-            and not self._unlike(one, run)
+            if one.run_id > max(taken) and counts(one, self.metric) and not self._unlike(one, run)
         ]
         if self._is_ap:
             known = {run.weights} if same_model else {one.weights for one in accepted}

@@ -233,6 +233,10 @@ def check(
             show_default=False,
         ),
     ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option("--metric", help="This one only: memory, s_per_iter, fps, box_ap or mask_ap.", show_default=False),
+    ] = None,
     ap_only: Annotated[
         bool, typer.Option("--ap-only", help="AP alone, whatever machine it was accepted on: for machines of others.")
     ] = False,
@@ -257,7 +261,12 @@ def check(
     # Its code says what got worse, also when nobody reads the table.
     raise typer.Exit(
         command(
-            Asked(root, matrix, profile, select, skip), outputs, confirm=confirm, max_age_h=max_age, ap_only=ap_only
+            Asked(root, matrix, profile, select, skip),
+            outputs,
+            confirm=confirm,
+            max_age_h=max_age,
+            ap_only=ap_only,
+            metric=metric,
         )
     )
 

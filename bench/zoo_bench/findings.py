@@ -101,7 +101,8 @@ def command_of(finding: Finding, profile: str) -> str:
     """Return what measures the metric once more."""
     run = finding.run
     phases = f" --phases {','.join(run.phases)}" if run else ""
-    accepted = " --accepted" if run and "train" not in run.phases else ""
+    of_accepted = run is not None and "train" not in run.phases and run.checkpoint and not run.checkpoint.given
+    accepted = " --accepted" if of_accepted else ""
     chosen = f"--profile {shlex.quote(profile)} --select {shlex.quote(finding.cell_id)}"
     return f"zoo-bench run {chosen}{phases}{accepted} --force"
 

@@ -16,12 +16,10 @@ from zoo_bench.runs import Summary
 COMPARABLE: Mapping[str, Callable[[Summary], object]] = {
     "machine": lambda run: run.machine,
     "dataset": lambda run: run.inputs.dataset_sha256,
-    # Schedule, precision, batch, GPUs and every other value but those that say how much was measured.
+    # Schedule, precision, batch, GPUs, images evaluated; all but those that say how much was timed.
     "recipe": lambda run: run.recipe_sha256,
     "definitions": lambda run: run.definitions_sha256,
 }
-# How many images are evaluated is no part of the recipe.
-OF_AP: Mapping[str, Callable[[Summary], object]] = {"evaluated images": lambda run: run.evaluated_images}
 # Runs of one state of the sources that began within so long are of one night: the nightly one and its reruns.
 NIGHT_S = 12 * 3600.0
 NORMAL_QUANTILE = 1.96
@@ -41,15 +39,14 @@ class NightRuns:
         return Night(values, min(errors, default=0.0))
 
 
-def unlike(a: Summary, b: Summary, metric: Metric) -> list[str]:
-    """Name what is not the same, and would have to be; empty where two runs' figures can be compared."""
-    wanted = COMPARABLE if metric in RATES else {**COMPARABLE, **OF_AP}
-    return [name for name, value in wanted.items() if value(a) != value(b)]
+def unlike(a: Summary, b: Summary) -> list[str]:
+    """Name what is not the same, and would have to be; empty where two runs can be compared."""
+    return [name for name, value in COMPARABLE.items() if value(a) != value(b)]
 
 
-def newest_alike(runs: Sequence[Summary], metric: Metric) -> list[Summary]:
+def newest_alike(runs: Sequence[Summary]) -> list[Summary]:
     """Return those of some runs, oldest first, that can be compared with the newest of them."""
-    return [run for run in runs if not unlike(run, runs[-1], metric)]
+    return [run for run in runs if not unlike(run, runs[-1])]
 
 
 def counts(run: Summary, metric: Metric) -> bool:
@@ -68,10 +65,13 @@ def by_night(runs: Iterable[Summary], *, each_alone: bool = False) -> tuple[Nigh
     return tuple(NightRuns(tuple(night)) for night in found)
 
 
-def newest(runs: Sequence[Summary], metric: Metric) -> Summary | None:
-    """Return the newest run that was to give a figure for the metric."""
-    phase = PHASE_OF[metric]
-    return next((run for run in reversed(runs) if phase in run.phases), None)
+def newest(runs: Sequence[Summary], metric: Metric) -> Summary:
+    """Return the newest run that was to give a figure for the metric; of its night one that does, where there is any.
+
+    Some run must have been to give one.
+    """
+    night = by_night(run for run in runs if PHASE_OF[metric] in run.phases)[-1].runs
+    return next((run for run in reversed(night) if counts(run, metric)), night[-1])
 
 
 PHASE_OF: Mapping[Metric, str] = {

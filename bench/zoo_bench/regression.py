@@ -74,7 +74,8 @@ class Judgement:
     """What is said of a night: `after`, the middle of the newest `window` nights, against `before`, the level.
 
     `limit`: how far they may be apart. `chance`: 95 % of such differences are within it when nothing has changed.
-    `suspicious`: a second run is worth its time. `since`: the first of the accused nights that this one continues.
+    `beyond`: how many of the newest nights there are from the first one that was too far on. `suspicious`: a second run
+    is worth its time. `since`: the first of the accused nights that this one continues.
     """
 
     direction: Direction
@@ -83,6 +84,7 @@ class Judgement:
     window: int
     limit: float
     chance: float
+    beyond: int
     suspicious: bool = False
     since: int = 0
 
@@ -103,7 +105,7 @@ class Course:
         self._normal = list(range(len(accepted)))
         self._distances = [abs(value - self._accepted) for value in accepted[1:]]
         self._first = self._settled = len(accepted)
-        self._accused_since: int | None = None
+        self._accused: Judgement | None = None
 
     def look(self, night: Night) -> Judgement:
         """Judge a night that comes next, without taking it in."""
@@ -114,8 +116,9 @@ class Course:
             found.append(self._crept(values, spread, self._rule.creep))
         told = next((one for one in found if one.direction != "unchanged"), found[0])
         suspicious = told.direction != "unchanged" or found[0].change > self._rule.suspicion * spread
-        since = len(self._values) if self._accused_since is None else self._accused_since
-        return replace(told, suspicious=suspicious, since=since - self._first)
+        first = len(self._values) - self._first + 1 - told.beyond
+        since = self._accused.since if self._accused and self._accused.direction == told.direction else first
+        return replace(told, suspicious=suspicious, since=since)
 
     def add(self, night: Night) -> Judgement:
         """Judge a night and take it in."""
@@ -125,10 +128,10 @@ class Course:
         if judged.direction == "unchanged":
             self._distances.append(abs(night.values[0] - self._level(place)[0]))
             self._normal.append(place)
-            if self._accused_since is not None:  # what was mended must not stay accused by the nights before it
-                self._settled, self._accused_since = place, None
-        elif self._accused_since is None:
-            self._accused_since = place
+            if self._accused is not None:  # what was mended must not stay accused by the nights before it
+                self._settled, self._accused = place, None
+        else:
+            self._accused = judged
         return judged
 
     def _window(self, values: Sequence[float], width: int, spread: float) -> Judgement:
@@ -174,9 +177,11 @@ def judge(rule: Rule, accepted: Sequence[float], nights: Iterable[Night]) -> lis
 def _judgement(before: float, newest: Sequence[float], limit: float, chance: float, *, enough: bool) -> Judgement:
     """Say in which direction the newest night and most of its window are beyond the limit, if in any."""
     direction: Direction = "unchanged"
+    reach = 1
     if enough and abs(newest[-1] - before) > limit:
         side = math.copysign(1, newest[-1] - before)
-        beyond = sum((value - before) * side > limit for value in newest)
-        if beyond > len(newest) // 2:
+        beyond = [place for place, value in enumerate(newest) if (value - before) * side > limit]
+        if len(beyond) > len(newest) // 2:
             direction = "regressed" if side > 0 else "improved"
-    return Judgement(direction, before, median(newest), len(newest), limit, chance)
+            reach = len(newest) - beyond[0]
+    return Judgement(direction, before, median(newest), len(newest), limit, chance, reach)

@@ -29,7 +29,6 @@ class Summary:
     is not known. `iterations`: how long it trained. `inferred`: inference was timed. `driver`: of the GPUs it ran on.
     `figures`: what it says for a column, of memory by the usual definition; `half_widths`: of their 95 % intervals, as
     a share of the figure, where they have one. `definitions_sha256`: of the texts that say what the figures are.
-    `evaluated_images`: those that AP is of; 0 where there is none.
     """
 
     run_id: str
@@ -59,7 +58,6 @@ class Summary:
     figures: dict[Column, float]
     half_widths: dict[Column, float]
     definitions_sha256: str
-    evaluated_images: int
 
     @classmethod
     def of(cls, record: Record) -> Summary:
@@ -95,7 +93,6 @@ class Summary:
             commit=record.revision.commit if record.revision else None,
             figures=_finite(figures),
             half_widths=_finite({column: one.half_width(figures[column]) for column, one in intervals.items()}),
-            evaluated_images=record.measurements.scores.images if record.measurements.scores else 0,
             definitions_sha256=digest({column: record.definitions.get(column, "") for column in HAS}),
         )
 

@@ -122,6 +122,8 @@ class Session:
         """
         if parse_phases(self.asked.phases) == ("publish",):
             return tuple(map(self._as_published, self.cells))
+        if self.asked.accepted:
+            return tuple(cell for cell in self.cells if cell.id in self._accepted_models)
         if self.asked.repeat == 1:
             return self.cells
         seeds = range(self.asked.repeat)
@@ -239,21 +241,19 @@ class Session:
         for cell in self.cells:
             accepted = baseline.runs_of(cell.id)
             runs = [run for run in self.runs.of(cell.id).summaries if run.run_id in accepted]
-            found[cell.id] = self._accepted_model(cell, runs)
-        return found
-
-    def _accepted_model(self, cell: Cell, runs: Sequence[Summary]) -> Checkpoint:
-        evaluated = [run for run in runs if "box_ap" in run.figures] or runs
-        models = [run.checkpoint for run in evaluated if run.checkpoint is not None and run.checkpoint.usable]
-        if not models:
+            model = _accepted_model(runs)
+            if model is None:
+                self.warn(f"zoo-bench: left out: {cell.id}: no trained model of it was accepted on this machine")
+            elif not (self.workspace.root / model.file).is_file():
+                self.warn(f"zoo-bench: left out: {cell.id}: its accepted model is gone: {model.file}")
+            else:
+                found[cell.id] = model
+        if not found:
             raise ConfigError(
-                f"{cell.id}: no model of it was accepted on this machine", "zoo-bench accept, after a run that trained"
+                "--accepted: none of these cells has an accepted model here",
+                "zoo-bench accept, after a run that trained",
             )
-        model = models[-1]
-        path = self.workspace.root / model.file
-        if not path.is_file():
-            raise ConfigError(f"{cell.id}: the accepted model is gone: {path}", "bring it back, or accept another one")
-        return model
+        return found
 
     @cached_property
     def _given_checkpoint(self) -> Checkpoint | None:
@@ -274,3 +274,10 @@ class Session:
                 f"choose with --select, for instance --select {self.cells[0].id}",
             )
         return describe_model(file.resolve(), self.workspace.root, trained=True)
+
+
+def _accepted_model(runs: Sequence[Summary]) -> Checkpoint | None:
+    """Return the newest model of some accepted runs; one that was evaluated before others."""
+    evaluated = [run for run in runs if "box_ap" in run.figures] or runs
+    models = [run.checkpoint for run in evaluated if run.checkpoint is not None and run.checkpoint.usable]
+    return models[-1] if models else None

@@ -85,7 +85,7 @@ def said_by_every_verb(root: Path, path: Path) -> str:
 
 
 def check_all(asked: Asked) -> int:
-    return check(asked, Outputs(annotations=True, every=True), confirm=0, max_age_h=None, ap_only=False)
+    return check(asked, Outputs(annotations=True, every=True), confirm=0, max_age_h=None, ap_only=False, metric=None)
 
 
 def said(calls: Iterable[Callable[[], object]]) -> str:

@@ -32,7 +32,7 @@ def accept(asked: Asked, *, why: str, by: str | None, count: int) -> int:
     chosen: dict[str, list[Summary]] = {}
     for cell in session.cells:
         runs = [run for run in session.runs.of(cell.id).summaries if run.profile == session.profile and run.measured]
-        found = _chosen(runs, count)
+        found = _chosen([run for run in runs if run.machine == runs[-1].machine], count)
         if found:
             entry = Accepted(
                 cell_id=cell.id,
@@ -61,7 +61,7 @@ def _chosen(runs: Sequence[Summary], count: int) -> list[Summary]:
     """Return the runs to accept, oldest first: those that can be compared with the newest that count."""
     found: dict[str, Summary] = {}
     for metric in METRICS:
-        fitting = newest_alike([run for run in runs if counts(run, metric)], metric)
+        fitting = newest_alike([run for run in runs if counts(run, metric)])
         found.update((run.run_id, run) for run in fitting[-count:])
     return [found[run_id] for run_id in sorted(found)]
 

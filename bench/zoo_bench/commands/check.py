@@ -16,9 +16,10 @@ from zoo_bench.check import Finding, Scope, check_cell
 from zoo_bench.check_formats import HEADS, QUIET, github, junit, line, markdown
 from zoo_bench.commands.run import run
 from zoo_bench.display import plain_table, table_console
-from zoo_bench.errors import EXIT_INTERRUPTED, ConfigError
+from zoo_bench.errors import EXIT_INTERRUPTED, ConfigError, ZooBenchError, nearest
 from zoo_bench.findings import Told, as_json, exit_code, summary, tell
 from zoo_bench.provenance import MachineKey
+from zoo_bench.rules import METRICS, RATES
 from zoo_bench.session import Asked, Session
 
 HOUR_S = 3600.0
@@ -36,26 +37,32 @@ class Outputs:
     every: bool = False
 
 
-def check(asked: Asked, outputs: Outputs, *, confirm: int, max_age_h: float | None, ap_only: bool) -> int:
+def check(
+    asked: Asked, outputs: Outputs, *, confirm: int, max_age_h: float | None, ap_only: bool, metric: str | None
+) -> int:
     """Print the verdicts; 3 when something regressed, 1 when something is missing, 4 when something has no baseline.
 
     With `confirm`, cells that look changed are first run so many times more.
     """
     session = Session.open(asked)
     begun_after_s = 0.0 if max_age_h is None else time.time() - max_age_h * HOUR_S
-    scope = Scope(session.profile, begun_after_s, ap_only)
+    if metric is not None and metric not in METRICS:
+        raise ConfigError(f"--metric {metric}: no metric that is checked", nearest(metric, METRICS))
+    scope = Scope(session.profile, begun_after_s, ap_only, metric)
     findings = _findings(session, scope)
+    interrupted = False
     if confirm:
-        interrupted = _look_again(session, findings, confirm)
-        if interrupted:
-            return EXIT_INTERRUPTED
+        try:
+            interrupted = _look_again(session, findings, confirm)
+        except ZooBenchError as error:  # what was found must be told all the same
+            session.warn(f"zoo-bench: nothing could be run again: {error.message}")
         session = Session.open(asked)
         findings = _findings(session, scope)
     told = [replace(one, cell=session.name(one.cell)) for one in tell(findings, session.runs, session.profile)]
     title = f"zoo-bench check, profile {session.profile}"
     _write(outputs, told, title)
     _print(told, outputs)
-    return exit_code(findings)
+    return EXIT_INTERRUPTED if interrupted else exit_code(findings)
 
 
 def _findings(session: Session, scope: Scope) -> list[Finding]:
@@ -72,7 +79,8 @@ def _look_again(session: Session, findings: Sequence[Finding], times: int) -> bo
     """Run what looks changed `times` times more than once tonight; tell whether Ctrl-C ended that."""
     left: dict[tuple[str, ...], dict[str, int]] = {}
     for one in findings:
-        if one.judged is not None and one.judged.suspicious and not one.judged.same_model and one.run is not None:
+        # A second training with the same seed says nothing of AP.
+        if one.metric in RATES and one.judged is not None and one.judged.suspicious and one.run is not None:
             cells = left.setdefault(one.run.phases, {})
             cells[one.cell_id] = max(cells.get(one.cell_id, 0), 1 + times - one.tonight)
     for phases, cells in left.items():

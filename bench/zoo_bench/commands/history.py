@@ -56,7 +56,7 @@ def _nights(session: Session, found: FoundCell, metric: Metric) -> tuple[NightRu
     fitting = [run for run in runs if counts(run, metric)]
     if metric not in RATES:  # of one model AP does not change, and seeds are no nights
         fitting = [run for run in fitting if "train" in run.phases_done]
-    return by_night(newest_alike(fitting, metric)) if fitting else ()
+    return by_night(newest_alike(fitting)) if fitting else ()
 
 
 def _value(metric: Metric, night: NightRuns) -> float:
