@@ -75,8 +75,8 @@ def infer_timing(events: Iterable[Event]) -> InferTiming | None:
 
 def is_precise(steady_times_s: Floats, half_width: float) -> bool:
     """Tell whether the mean's 95 % interval is narrower, to each side, than `half_width` of the mean."""
-    interval = bootstrap_interval(steady_times_s)
-    return interval is not None and interval.half_width(float(np.mean(steady_times_s))) < half_width
+    interval, mean_s = bootstrap_interval(steady_times_s), float(np.mean(steady_times_s))
+    return interval is not None and mean_s > 0 and interval.half_width(mean_s) < half_width
 
 
 class PrecisionWatch:

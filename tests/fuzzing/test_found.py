@@ -20,16 +20,18 @@ from pycocotools import mask as rle
 from fuzzing import origins
 from models import coco, worker
 from zoo_bench.backends import BackendSpec
+from zoo_bench.baselines import Baseline
 from zoo_bench.bounded import read_bytes
 from zoo_bench.datasets.check import check_dataset
 from zoo_bench.datasets.coco import read_json
-from zoo_bench.errors import ConfigError, DatasetError
+from zoo_bench.errors import ConfigError, DatasetError, StoreError
 from zoo_bench.events import EventReader
 from zoo_bench.interval import bootstrap_interval
 from zoo_bench.load import MOST_NAMES, load_matrix
 from zoo_bench.markdown import escape
 from zoo_bench.recipe import merge
 from zoo_bench.store import Store
+from zoo_bench.timing import is_precise
 from zoo_bench.yamlfile import MOST_BYTES, load_model
 
 Path_ = tuple[str | int, ...]
@@ -213,6 +215,20 @@ def test_an_event_of_no_time_is_none(tmp_path: Path, number: str) -> None:
     reader = EventReader(path)
     assert reader.read() == []
     assert reader.malformed == 1
+
+
+def test_iterations_of_no_time_are_never_known_precisely() -> None:
+    assert not is_precise(np.zeros(100), 0.01)
+
+
+def test_what_is_wrong_with_a_baseline_says_nothing_to_a_terminal(tmp_path: Path) -> None:
+    machine = ("", "A CPU", ())
+    path = Baseline.of(tmp_path, machine).path
+    path.parent.mkdir()
+    path.write_text(json.dumps({"machine": ["", "A CPU", []], "accepted": [], "\x1b[2J": 1}))
+    with pytest.raises(StoreError) as caught:
+        Baseline.of(tmp_path, machine)
+    assert "\x1b" not in caught.value.message
 
 
 def test_times_whose_squares_are_nothing_have_no_interval() -> None:
