@@ -65,7 +65,8 @@ class Baseline:
         try:
             file = _File.model_validate_json(read_bytes(path, MOST_BYTES))
         except (OSError, ValueError, RecursionError) as error:
-            raise StoreError(f"{path}: no baseline: {printable(_first_line(error))}", "take it back to what git has") from None
+            fault = printable(_first_line(error))
+            raise StoreError(f"{path}: no baseline: {fault}", "take it back to what git has") from None
         if file.machine != machine:
             named = printable(", ".join(filter(None, file.machine[:2])))
             raise StoreError(f"{path}: is of another machine: {named}", "give it back its own file's name")
