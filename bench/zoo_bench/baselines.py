@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from zoo_bench.bounded import MIB, read_bytes
+from zoo_bench.bounded import MIB, fault, read_bytes
 from zoo_bench.errors import StoreError
 from zoo_bench.provenance import MachineKey
 from zoo_bench.recipe import Name, Strict
@@ -65,8 +65,8 @@ class Baseline:
         try:
             file = _File.model_validate_json(read_bytes(path, MOST_BYTES))
         except (OSError, ValueError, RecursionError) as error:
-            fault = printable(_first_line(error))
-            raise StoreError(f"{path}: no baseline: {fault}", "take it back to what git has") from None
+            said = printable(fault(error))
+            raise StoreError(f"{path}: no baseline: {said}", "take it back to what git has") from None
         if file.machine != machine:
             named = printable(", ".join(filter(None, file.machine[:2])))
             raise StoreError(f"{path}: is of another machine: {named}", "give it back its own file's name")
@@ -97,10 +97,3 @@ def file_name(machine: MachineKey) -> str:
     said = re.sub(r"[^A-Za-z0-9]+", "-", name or " ".join([*counted, cpu])).strip("-").lower()[:80]
     digest = hashlib.sha256("\0".join((name, cpu, *gpus)).encode()).hexdigest()[:8]
     return f"{said or 'machine'}-{digest}"
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        detail = error.errors()[0]
-        return f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}"
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -6,6 +6,8 @@ import errno
 import os
 from pathlib import Path
 
+from pydantic import ValidationError
+
 MIB = 2**20
 # No second, byte or pixel is counted so far; what is computed of larger numbers is soon beyond floats.
 LARGEST = 2**63
@@ -19,3 +21,11 @@ def read_bytes(path: Path, most: int) -> bytes:
         if os.fstat(stream.fileno()).st_size > most:
             raise OSError(errno.EFBIG, f"it is larger than {most // MIB} MiB", str(path))
         return stream.read(most)
+
+
+def fault(error: Exception) -> str:
+    """Say in a line why a file is not what it should be: of pydantic's faults the first, with its place."""
+    if isinstance(error, ValidationError):
+        detail = error.errors()[0]
+        return ": ".join(filter(None, (".".join(map(str, detail["loc"])), detail["msg"])))
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -10,10 +10,10 @@ from zoo_bench.baselines import Baseline
 from zoo_bench.cell import Cell
 from zoo_bench.columns import OF_ONE_MODEL
 from zoo_bench.matrix import Check
-from zoo_bench.nights import PHASE_OF, by_night, counts, newest, unlike
+from zoo_bench.nights import MEASURED_IN, by_night, counts, incomparable, newest
 from zoo_bench.provenance import MachineKey
 from zoo_bench.regression import Judgement, judge
-from zoo_bench.rules import METRICS, RATES, Metric, comparable, figure_of, rule_of
+from zoo_bench.rules import METRICS, RATES, Metric, change_of, comparable, figure_of, rule_of
 from zoo_bench.runs import Runs, Summary
 
 Verdict: TypeAlias = Literal["improved", "unchanged", "regressed", "missing", "not_comparable"]
@@ -75,7 +75,7 @@ class Scope:
 def check_cell(
     cell: Cell, runs: Runs, baselines: Mapping[MachineKey, Baseline], rules: Check, scope: Scope
 ) -> list[Finding]:
-    """Judge every metric that was accepted of a cell.
+    """Judge every metric of a cell that its runs of the profile were to give.
 
     Args:
         runs: the whole store.
@@ -90,7 +90,7 @@ def check_cell(
         _Case(cell.id, metric, mine, every, baselines, rules, scope).finding()
         for metric in metrics
         # A profile that never evaluates has no AP to be missed.
-        if any(PHASE_OF[metric] in run.phases for run in mine)
+        if any(MEASURED_IN[metric] in run.phases for run in mine)
     ]
 
 
@@ -147,14 +147,14 @@ class _Case:
             found = [one for one in same_model if one.profile == run.profile] or same_model or found
         if not found:
             return [], f"no accepted run of profile {run.profile} has this figure, or it has left the store"
-        fitting = [one for one in found if not self._unlike(one, run)]
+        fitting = [one for one in found if not self._incomparable(one, run)]
         return (
             fitting,
-            "" if fitting else f"{', '.join(self._unlike(found[-1], run))}: not as in run {found[-1].run_id}",
+            "" if fitting else f"{', '.join(self._incomparable(found[-1], run))}: not as in run {found[-1].run_id}",
         )
 
-    def _unlike(self, a: Summary, b: Summary) -> list[str]:
-        return [name for name in unlike(a, b) if name != "machine" or not self.scope.ap_only]
+    def _incomparable(self, a: Summary, b: Summary) -> list[str]:
+        return [name for name in incomparable(a, b) if name != "machine" or not self.scope.ap_only]
 
     @property
     def _is_ap(self) -> bool:
@@ -162,11 +162,11 @@ class _Case:
 
     def _judged(self, run: Summary, accepted: Sequence[Summary]) -> Finding:
         same_model = self._is_ap and accepted[-1].weights == run.weights
-        taken = {one.run_id for one in accepted}
+        newest_accepted = max(one.run_id for one in accepted)
         since = [
             one
             for one in self.runs
-            if one.run_id > max(taken) and counts(one, self.metric) and not self._unlike(one, run)
+            if one.run_id > newest_accepted and counts(one, self.metric) and not self._incomparable(one, run)
         ]
         if self._is_ap:
             known = {run.weights} if same_model else {one.weights for one in accepted}
@@ -185,25 +185,20 @@ def _told(metric: Metric, judged: Judgement, good: Summary, bad: Summary, *, sam
     """Turn what was compared back into figures."""
     before = figure_of(metric, judged.before)
     offs = (0.0, -judged.chance, judged.chance)
-    changes = [_change(metric, before, judged.after + off) for off in offs]
+    changes = [change_of(metric, before, figure_of(metric, judged.after + off)) for off in offs]
     return Judged(
         before,
         figure_of(metric, judged.after),
         changes[0],
         min(changes),
         max(changes),
-        abs(_change(metric, before, judged.before + judged.limit)),
+        abs(change_of(metric, before, figure_of(metric, judged.before + judged.limit))),
         judged.window,
         good,
         bad,
         judged.suspicious,
         same_model,
     )
-
-
-def _change(metric: Metric, before: float, compared: float) -> float:
-    value = figure_of(metric, compared)
-    return value / before - 1 if metric in RATES else value - before
 
 
 def _machine(key: MachineKey) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 from zoo_bench.record import Record
 
 Column = Literal["memory", "s_per_iter", "energy", "fps", "box_ap", "mask_ap", "download"]
+SCORES: tuple[Column, ...] = ("box_ap", "mask_ap")
 OF_ONE_MODEL: tuple[Column, ...] = ("fps", "box_ap", "mask_ap", "download")
 COLUMNS: tuple[Column, ...] = ("memory", "s_per_iter", "fps", "box_ap", "mask_ap", "download")
 WITH_ENERGY: tuple[Column, ...] = ("memory", "s_per_iter", "energy", "fps", "box_ap", "mask_ap", "download")

@@ -6,21 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from zoo_bench.cell import Cell
-from zoo_bench.columns import Column
+from zoo_bench.columns import SCORES, Column
 from zoo_bench.document import DocumentOptions
 from zoo_bench.figures import figure
 from zoo_bench.layout import lay_out
-from zoo_bench.matrix import Matrix
+from zoo_bench.matrix import SAME_MODEL_AP, Matrix
 from zoo_bench.plan import PlannedCell, fingerprint
 from zoo_bench.record import Checkpoint, PublishedFile, Record
 from zoo_bench.runs import Runs
 from zoo_bench.table import Row, build_row
 from zoo_bench.units import COLUMN_HEADS, written
-
-# Of COCO AP as a fraction. An evaluation gives the same but for the order of sums: what differs by more has another
-# evaluator, operator or loader.
-TOLERANCE = 0.0005
-SCORES: tuple[Column, ...] = ("box_ap", "mask_ap")
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,7 @@ def differing(again: Again, record: Record) -> list[str]:
     told = []
     for column, expected in again.expected.items():
         found = figure(column, record).value
-        if found is None or abs(found - expected) > TOLERANCE:
+        if found is None or abs(found - expected) > SAME_MODEL_AP:
             now, before = (written(column, value, more_digits=2) or "missing" for value in (found, expected))
             told.append(f"{COLUMN_HEADS[column]} is {now} now, and {before} in the store")
     return told

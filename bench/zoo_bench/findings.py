@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from zoo_bench.check import Finding, Judged
 from zoo_bench.compare import unlike
 from zoo_bench.errors import EXIT_CELL_FAILED, EXIT_NO_BASELINE, EXIT_OK, EXIT_QUARANTINED, EXIT_REGRESSED
+from zoo_bench.revision import short_commit
 from zoo_bench.rules import RATES, Metric
 from zoo_bench.runs import Runs, Summary
 from zoo_bench.units import HOST_MEMORY_HEAD, SHORT_HEADS, percent_change, points_change, written
 
-COMMIT_DIGITS = 12
 WORST_FIRST = ("regressed", "missing", "not_comparable", "improved", "unchanged")
 
 
@@ -45,20 +45,20 @@ class Told:
         return f"{self.cell}: {self.metric}: {self.verdict}: {self.before} -> {self.after}, {self.change}{since}{noted}"
 
 
-def tell(findings: Iterable[Finding], runs: Runs, profile: str) -> list[Told]:
-    """Put findings into words, the worst first."""
+def tell(findings: Iterable[Finding], runs: Runs, profile: str, name: Callable[[str], str]) -> list[Told]:
+    """Put findings into words, the worst first; `name` is how tables call a cell."""
     ordered = sorted(findings, key=lambda one: WORST_FIRST.index(one.verdict))
-    return [_told(finding, runs, profile) for finding in ordered]
+    return [_told(finding, runs, profile, name(finding.cell_id)) for finding in ordered]
 
 
-def _told(finding: Finding, runs: Runs, profile: str) -> Told:
+def _told(finding: Finding, runs: Runs, profile: str, cell: str) -> Told:
     judged, run = finding.judged, finding.run
     on_host = finding.metric == "memory" and run is not None and runs.read(run).cell["gpus"] == 0
     head = HOST_MEMORY_HEAD if on_host else SHORT_HEADS[finding.metric]
     accused = judged is not None and finding.verdict in ("regressed", "improved")
     return Told(
         finding,
-        finding.cell_id,
+        cell,
         head,
         finding.verdict.replace("_", " "),
         written(finding.metric, judged.before, more_digits=1) if judged else "",
@@ -72,8 +72,13 @@ def _told(finding: Finding, runs: Runs, profile: str) -> Told:
 
 
 def _change(metric: Metric, judged: Judged) -> str:
-    write = percent_change if metric in RATES else points_change
-    return f"{write(judged.change)} ({write(judged.low)} to {write(judged.high)})"
+    change, low, high = (change_text(metric, one) for one in (judged.change, judged.low, judged.high))
+    return f"{change} ({low} to {high})"
+
+
+def change_text(metric: Metric, change: float) -> str:
+    """Write a change as people do: in percent; of AP in points."""
+    return percent_change(change) if metric in RATES else points_change(change)
 
 
 def _since(judged: Judged) -> str:
@@ -85,7 +90,7 @@ def _since(judged: Judged) -> str:
 
 def commit_of(run: Summary) -> str:
     """Return the commit that a run was made from, as people write it; empty outside of git."""
-    return (run.commit or "")[:COMMIT_DIGITS]
+    return short_commit(run.commit or "")
 
 
 def _note(finding: Finding, judged: Judged) -> str:
@@ -127,12 +132,8 @@ def summary(told: Sequence[Told]) -> str:
     )
 
 
-def as_json(told: Iterable[Told]) -> list[dict[str, Any]]:
-    """Return findings in base units: bytes, seconds, images a second, fractions."""
-    return [_json(one) for one in told]
-
-
-def _json(one: Told) -> dict[str, Any]:
+def as_json(one: Told) -> dict[str, Any]:
+    """Return a finding in base units: bytes, seconds, images a second, fractions."""
     finding, judged = one.finding, one.finding.judged
     figures = (
         {

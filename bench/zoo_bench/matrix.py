@@ -10,6 +10,9 @@ from zoo_bench.addresses import HUB, Address, InsidePath, Url, is_inside
 from zoo_bench.errors import ConfigError, nearest
 from zoo_bench.recipe import Count, Fraction, Name, PartialSchedule, PartialValues, Precision, Seed, Strict
 
+# Of COCO AP as a fraction. An evaluation of one model gives the same but for the order of sums: what differs by more
+# has another evaluator, operator or loader.
+SAME_MODEL_AP = 0.0005
 Side = Annotated[int, Field(ge=64, le=4096, description="pixels")]
 Images = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -175,7 +178,7 @@ class Check(Strict):
 
     least_change: LeastChange = LeastChange()
     same_model_ap: Part = Field(
-        default=0.0005,
+        default=SAME_MODEL_AP,
         description="how far the AP of the accepted model, evaluated again, may be off: 0.0005 is 0.05 points",
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from zoo_bench.interval import NORMAL_QUANTILE
 from zoo_bench.regression import Night
 from zoo_bench.rules import RATES, Metric, comparable
 from zoo_bench.runs import Summary
@@ -22,7 +23,13 @@ COMPARABLE: Mapping[str, Callable[[Summary], object]] = {
 }
 # Runs of one state of the sources that began within so long are of one night: the nightly one and its reruns.
 NIGHT_S = 12 * 3600.0
-NORMAL_QUANTILE = 1.96
+MEASURED_IN: Mapping[Metric, str] = {
+    "memory": "train",
+    "s_per_iter": "train",
+    "fps": "infer",
+    "box_ap": "evaluate",
+    "mask_ap": "evaluate",
+}
 
 
 @dataclass(frozen=True)
@@ -39,14 +46,14 @@ class NightRuns:
         return Night(values, min(errors, default=0.0))
 
 
-def unlike(a: Summary, b: Summary) -> list[str]:
+def incomparable(a: Summary, b: Summary) -> list[str]:
     """Name what is not the same, and would have to be; empty where two runs can be compared."""
     return [name for name, value in COMPARABLE.items() if value(a) != value(b)]
 
 
 def newest_alike(runs: Sequence[Summary]) -> list[Summary]:
     """Return those of some runs, oldest first, that can be compared with the newest of them."""
-    return [run for run in runs if not unlike(run, runs[-1])]
+    return [run for run in runs if not incomparable(run, runs[-1])]
 
 
 def counts(run: Summary, metric: Metric) -> bool:
@@ -70,17 +77,8 @@ def newest(runs: Sequence[Summary], metric: Metric) -> Summary:
 
     Some run must have been to give one.
     """
-    night = by_night(run for run in runs if PHASE_OF[metric] in run.phases)[-1].runs
+    night = by_night(run for run in runs if MEASURED_IN[metric] in run.phases)[-1].runs
     return next((run for run in reversed(night) if counts(run, metric)), night[-1])
-
-
-PHASE_OF: Mapping[Metric, str] = {
-    "memory": "train",
-    "s_per_iter": "train",
-    "fps": "infer",
-    "box_ap": "evaluate",
-    "mask_ap": "evaluate",
-}
 
 
 def _of_one_night(first: Summary, run: Summary) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from zoo_bench.record import Record
-from zoo_bench.revision import Revision
+from zoo_bench.revision import Revision, short_commit
 from zoo_bench.units import gigabytes
 
 # What people call the software whose versions workers report; anything else stands as it is.
@@ -101,7 +101,9 @@ def machine_line(record: Record) -> str:
 
 def revision_text(revision: Revision | None) -> str:
     """Write the state of the zoo's files; empty outside of git."""
-    return "" if revision is None else f"commit {revision.commit[:12]}{', with changes' if revision.dirty else ''}"
+    if revision is None:
+        return ""
+    return f"commit {short_commit(revision.commit)}{', with changes' if revision.dirty else ''}"
 
 
 def driver(record: Record) -> str | None:

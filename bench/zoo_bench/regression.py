@@ -138,16 +138,17 @@ class Course:
         """Compare the newest nights with the level before them."""
         newest = self._newest(values, width)
         before, nights = self._level(len(values) - len(newest))
-        error = spread * math.sqrt(1 + LEVEL_ERROR / nights)
-        limit = max(self._rule.least, self._rule.windows[width] * error)
-        return _judgement(before, newest, limit, WITHIN * error, enough=len(newest) == width)
+        return self._against(before, newest, width, spread * math.sqrt(1 + LEVEL_ERROR / nights), self._rule.least)
 
-    def _crept(self, values: Sequence[float], spread: float, limit: float) -> Judgement:
+    def _crept(self, values: Sequence[float], spread: float, least: float) -> Judgement:
+        """Compare the nights of the longest window with what was accepted."""
         width = max(self._rule.windows)
         newest = self._newest(values, width)
-        error = spread * math.sqrt(1 + 1 / self._first)
-        limit = max(limit, self._rule.windows[width] * error)
-        return _judgement(self._accepted, newest, limit, WITHIN * error, enough=len(newest) == width)
+        return self._against(self._accepted, newest, width, spread * math.sqrt(1 + 1 / self._first), least)
+
+    def _against(self, before: float, newest: Sequence[float], width: int, error: float, least: float) -> Judgement:
+        limit = max(least, self._rule.windows[width] * error)
+        return _judgement(before, newest, limit, WITHIN * error, enough=len(newest) == width)
 
     def _newest(self, values: Sequence[float], width: int) -> Sequence[float]:
         return values[max(len(values) - width, self._settled) :]
@@ -160,12 +161,11 @@ class Course:
 
     def _spread(self) -> float:
         seen = self._distances[-REMEMBERED:]
-        expected = EXPECTED_WEIGHT * self._rule.expected
         if not seen:
             return self._rule.expected
         farthest = FARTHEST * median(seen)
         measured = MEAN_TO_SIGMA * fmean(min(distance, farthest) for distance in seen)
-        return (expected + len(seen) * measured) / (EXPECTED_WEIGHT + len(seen))
+        return (EXPECTED_WEIGHT * self._rule.expected + len(seen) * measured) / (EXPECTED_WEIGHT + len(seen))
 
 
 def judge(rule: Rule, accepted: Sequence[float], nights: Iterable[Night]) -> list[Judgement]:

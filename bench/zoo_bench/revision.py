@@ -7,6 +7,7 @@ from pathlib import Path
 
 from zoo_bench.recipe import Strict
 
+COMMIT_DIGITS = 12
 MADE_BY_RUNS = ("results", ".zoo-bench")
 
 
@@ -17,20 +18,26 @@ class Revision(Strict):
     dirty: bool
 
 
+def short_commit(commit: str) -> str:
+    """Return a commit as people write it."""
+    return commit[:COMMIT_DIGITS]
+
+
 def revision(root: Path) -> Revision | None:
     """Look at the workspace; None where it is no git checkout, or there is no git."""
-    commit = _git(root, "rev-parse", "HEAD")
-    changed = _git(root, "status", "--porcelain", "--", ".", *(f":(exclude){name}" for name in MADE_BY_RUNS))
+    commit = git(root, "rev-parse", "HEAD")
+    changed = git(root, "status", "--porcelain", "--", ".", *(f":(exclude){name}" for name in MADE_BY_RUNS))
     if commit is None or changed is None:
         return None
     return Revision(commit=commit.strip(), dirty=bool(changed.strip()))
 
 
-def _git(root: Path, *arguments: str) -> str | None:
+def git(root: Path, *arguments: str) -> str | None:
+    """Return what git prints when it is asked in a folder; None where it cannot say."""
     # Asking must not write: a node may have the checkout read-only, and another process may hold the index.
     command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

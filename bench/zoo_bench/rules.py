@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from zoo_bench.columns import Column
 from zoo_bench.matrix import Check
@@ -12,7 +12,7 @@ from zoo_bench.regression import Rule
 Metric: TypeAlias = Literal["memory", "s_per_iter", "fps", "box_ap", "mask_ap"]
 """The columns that are checked."""
 
-METRICS: tuple[Metric, ...] = ("memory", "s_per_iter", "fps", "box_ap", "mask_ap")
+METRICS: tuple[Metric, ...] = get_args(Metric)
 RATES: frozenset[Column] = frozenset(["memory", "s_per_iter", "fps"])
 LARGER_IS_BETTER: frozenset[Column] = frozenset(["fps", "box_ap", "mask_ap"])
 
@@ -30,7 +30,7 @@ def rule_of(metric: Metric, check: Check, *, same_model: bool) -> Rule:
         least = getattr(check.least_change, metric)
         return Rule(least=math.log1p(least), expected=EXPECTED[metric], creep=math.log1p(CREEP * least))
     if same_model:
-        # There is no chance in it: how far nights are apart does not matter, and the accepted value alone is normal.
+        # There is no chance in it: how far nights are apart does not matter. The accepted value bounds what adds up.
         return Rule(check.same_model_ap, 0.0, {1: 0.0}, suspicion=math.inf, creep=check.same_model_ap)
     return Rule(getattr(check.least_change, metric), AP_EXPECTED, AP_WINDOWS)
 
@@ -45,3 +45,8 @@ def figure_of(metric: Metric, compared: float) -> float:
     """Undo `comparable`."""
     turned = -compared if metric in LARGER_IS_BETTER else compared
     return math.exp(turned) if metric in RATES else turned
+
+
+def change_of(metric: Metric, before: float, after: float) -> float:
+    """Return how a figure has changed: as a share of what it was; of AP as a difference."""
+    return after / before - 1 if metric in RATES else after - before

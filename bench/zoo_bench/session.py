@@ -18,7 +18,6 @@ from zoo_bench.environments import environment_status, lock_sha256
 from zoo_bench.errors import ConfigError
 from zoo_bench.job import DatasetPaths
 from zoo_bench.load import load_matrix
-from zoo_bench.machine import describe_machine
 from zoo_bench.machine_config import MachineConfig, check_names, load_machine_config
 from zoo_bench.matrix import Matrix
 from zoo_bench.model_file import describe_model
@@ -236,6 +235,8 @@ class Session:
             raise ConfigError(
                 "--accepted measures the models that were accepted, and trains none", "add --phases infer,evaluate"
             )
+        from zoo_bench.machine import describe_machine  # late: few calls look at the machine
+
         baseline = self.baseline(machine_key_of(describe_machine(self.machine.name).model_dump(mode="json")))
         found: dict[str, Checkpoint] = {}
         for cell in self.cells:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from zoo_bench.bounded import MIB, read_bytes
+from zoo_bench.bounded import MIB, fault, read_bytes
 from zoo_bench.errors import StoreError
 from zoo_bench.record import Record
 from zoo_bench.runs import Runs, Summary
@@ -184,9 +184,7 @@ def _read(path: Path) -> Record:
 
 def _first_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        detail = error.errors()[0]
-        where, newest = ".".join(map(str, detail["loc"])), Record.model_fields["schema_version"].default
-        if where == "schema_version" and isinstance(detail["input"], int) and detail["input"] > newest:
+        detail, newest = error.errors()[0], Record.model_fields["schema_version"].default
+        if detail["loc"] == ("schema_version",) and isinstance(detail["input"], int) and detail["input"] > newest:
             return f"a newer zoo-bench wrote it: schema {detail['input']}, and this one reads {newest} at most"
-        return ": ".join(filter(None, ("not a record", where, detail["msg"])))
-    return f"not a record: {error}".splitlines()[0]
+    return f"not a record: {fault(error)}"

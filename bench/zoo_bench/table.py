@@ -6,15 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from zoo_bench.cell import Cell, digest, recipe_values
-from zoo_bench.columns import COLUMNS, OF_ONE_MODEL, Column
+from zoo_bench.columns import COLUMNS, OF_ONE_MODEL, SCORES, Column
 from zoo_bench.figures import DEFAULT_MEMORY, MemoryDefinition
 from zoo_bench.recipe import differences
 from zoo_bench.record import Published, Record
 from zoo_bench.repeats import Spread, spread, typical
 from zoo_bench.runs import Runs, Summary
 from zoo_bench.scaling import base_batch_of, without_scaling
-
-OVER_SEEDS: tuple[Column, ...] = ("box_ap", "mask_ap")
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def build_row(
     untrained = "fps" not in sources and any(run.inferred for run in group)
     published = [run.published for run in group if run.published and run.weights == model]
     attempt = runs.read(group[-1])
-    spreads = {column: spread(group, column) for column in OVER_SEEDS}
+    spreads = {column: spread(group, column) for column in SCORES}
     known = {column: found for column, found in spreads.items() if found is not None}
     return Row(cell, sources, attempt, tuple(changes), untrained, published[-1] if published else None, known)
 

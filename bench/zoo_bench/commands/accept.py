@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from zoo_bench.display import plain_table, table_console
 from zoo_bench.errors import EXIT_OK, ConfigError
 from zoo_bench.nights import counts, newest_alike
 from zoo_bench.provenance import MachineKey
+from zoo_bench.revision import git
 from zoo_bench.rules import METRICS, Metric
 from zoo_bench.runs import Summary
 from zoo_bench.session import Asked, Session
@@ -88,10 +88,8 @@ def _figures(runs: Sequence[Summary], metric: Metric) -> str:
 
 def _user(root: Path) -> str:
     """Return who is at the keyboard, as git knows them, else as the system does."""
+    name = (git(root, "config", "user.name") or "").strip()[:MOST_TEXT]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "config", "user.name"], capture_output=True, text=True, timeout=30, check=False
-        )
-        return done.stdout.strip()[:MOST_TEXT] or getpass.getuser()
-    except (OSError, subprocess.TimeoutExpired, KeyError):
+        return name or getpass.getuser()
+    except (OSError, KeyError):
         return "unknown"

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from zoo_bench.baselines import Baseline
 from zoo_bench.check import Finding, Scope, check_cell
 from zoo_bench.check_formats import HEADS, QUIET, github, junit, line, markdown
 from zoo_bench.commands.run import run
 from zoo_bench.display import plain_table, table_console
 from zoo_bench.errors import EXIT_INTERRUPTED, ConfigError, ZooBenchError, nearest
 from zoo_bench.findings import Told, as_json, exit_code, summary, tell
-from zoo_bench.provenance import MachineKey
 from zoo_bench.rules import METRICS, RATES
 from zoo_bench.session import Asked, Session
 
@@ -58,7 +56,7 @@ def check(
             session.warn(f"zoo-bench: nothing could be run again: {error.message}")
         session = Session.open(asked)
         findings = _findings(session, scope)
-    told = [replace(one, cell=session.name(one.cell)) for one in tell(findings, session.runs, session.profile)]
+    told = tell(findings, session.runs, session.profile, session.name)
     title = f"zoo-bench check, profile {session.profile}"
     _write(outputs, told, title)
     _print(told, outputs)
@@ -67,7 +65,7 @@ def check(
 
 def _findings(session: Session, scope: Scope) -> list[Finding]:
     machines = {run.machine for cell in session.cells for run in session.runs.of(cell.id).summaries}
-    baselines: Mapping[MachineKey, Baseline] = {key: Baseline.of(session.store.root, key) for key in machines}
+    baselines = {machine: session.baseline(machine) for machine in machines}
     return [
         finding
         for cell in session.cells
@@ -103,22 +101,14 @@ def _look_again(session: Session, findings: Sequence[Finding], times: int) -> bo
 def _write(outputs: Outputs, told: Sequence[Told], title: str) -> None:
     if outputs.markdown:
         # A job's summary is a file that every step adds to.
-        _append(outputs.markdown, markdown(told, title))
+        _keep(outputs.markdown, markdown(told, title), "a")
     if outputs.junit:
-        _replace(outputs.junit, junit(told, title))
+        _keep(outputs.junit, junit(told, title), "w")
     if outputs.json:
-        _replace(outputs.json, json.dumps(as_json(told), indent=2) + "\n")
+        _keep(outputs.json, json.dumps([as_json(one) for one in told], indent=2) + "\n", "w")
 
 
-def _append(path: Path, text: str) -> None:
-    _kept(path, text, "a")
-
-
-def _replace(path: Path, text: str) -> None:
-    _kept(path, text, "w")
-
-
-def _kept(path: Path, text: str, mode: str) -> None:
+def _keep(path: Path, text: str, mode: str) -> None:
     try:
         with path.open(mode, encoding="utf-8") as stream:
             stream.write(text)

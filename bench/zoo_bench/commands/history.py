@@ -16,13 +16,12 @@ from zoo_bench.changepoints import cuts
 from zoo_bench.compare import unlike
 from zoo_bench.display import plain_table, table_console
 from zoo_bench.errors import EXIT_OK, ConfigError
-from zoo_bench.findings import commit_of
+from zoo_bench.findings import change_text, commit_of
 from zoo_bench.lookup import FoundCell, find_cell, not_found
-from zoo_bench.matrix import Check
 from zoo_bench.nights import NightRuns, by_night, counts, newest_alike
-from zoo_bench.rules import METRICS, RATES, Metric, figure_of, rule_of
+from zoo_bench.rules import METRICS, RATES, Metric, change_of, figure_of, rule_of
 from zoo_bench.session import Asked, Session
-from zoo_bench.units import SHORT_HEADS, percent_change, points_change, shown, written
+from zoo_bench.units import SHORT_HEADS, shown, written
 
 HEIGHT, TICKS = 12, 4
 MARGIN, LEAST_MARGIN = 0.1, 0.01  # above and below: of the range, of the largest value
@@ -59,12 +58,8 @@ def _nights(session: Session, found: FoundCell, metric: Metric) -> tuple[NightRu
     return by_night(newest_alike(fitting)) if fitting else ()
 
 
-def _value(metric: Metric, night: NightRuns) -> float:
-    return figure_of(metric, night.of(metric).value)
-
-
 def _draw(console: Console, metric: Metric, nights: Sequence[NightRuns]) -> None:
-    values = [shown(metric, _value(metric, night)) for night in nights]
+    values = [shown(metric, figure_of(metric, night.of(metric).value)) for night in nights]
     margin = max((max(values) - min(values)) * MARGIN, max(values) * LEAST_MARGIN)
     ticks = sorted({round(tick) for tick in np.linspace(0, len(nights) - 1, TICKS)})
     plotext.clear_figure()
@@ -84,14 +79,15 @@ def _day(night: NightRuns) -> str:
 
 def _print_changes(console: Console, session: Session, metric: Metric, nights: Sequence[NightRuns]) -> None:
     values = [night.of(metric).value for night in nights]
-    ends = [0, *cuts(values, _least(metric, session.matrix.check)), len(values)]
+    least = rule_of(metric, session.matrix.check, same_model=False).least
+    ends = [0, *cuts(values, least), len(values)]
     levels = [figure_of(metric, median(values[begin:end])) for begin, end in pairwise(ends)]
     table = plain_table()
     for head in ("level", "change", "nights", "from", "commit", "run"):
         table.add_column(head, justify="right" if head in ("level", "change", "nights") else "left", no_wrap=True)
     for place, (begin, end) in enumerate(pairwise(ends)):
         first = nights[begin].runs[0]
-        change = _change(metric, levels[place - 1], levels[place]) if place else ""
+        change = change_text(metric, change_of(metric, levels[place - 1], levels[place])) if place else ""
         level = written(metric, levels[place], more_digits=1)
         table.add_row(level, change, str(end - begin), _day(nights[begin]), commit_of(first), first.run_id)
     console.print(table)
@@ -106,11 +102,3 @@ def _print_step(console: Console, session: Session, before: NightRuns, after: Ni
     console.print(Text(f"between {between}:"))
     for text in differences or ["nothing else that the records hold"]:
         console.print(Text(f"  - {text}"), soft_wrap=True)
-
-
-def _least(metric: Metric, check: Check) -> float:
-    return rule_of(metric, check, same_model=False).least
-
-
-def _change(metric: Metric, before: float, after: float) -> str:
-    return percent_change(after / before - 1) if metric in RATES else points_change(after - before)
