@@ -10,7 +10,8 @@ would see each night: the runs so far, and where it finds a cell suspicious, as 
 - a drift of 1 % a week in s/iter, found before it has reached 5 % in 95 % of cases;
 - a loss of 0.5 points of AP, found within 3 full runs in 95 % of cases.
 
-Prints without judging: how many runs are made again, and alarms of newly trained AP. Exits with 1 for a miss.
+Prints without judging: how many runs are made again, whether the night is named in which a step came, whether a search
+for its commit is right, and alarms of newly trained AP. Exits with 1 for a miss.
 
     python benchmarks/detection_truth.py [--tune SEED]      # other seeds, for whoever changes the rule
 """
@@ -23,6 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from histories import (
@@ -39,6 +41,9 @@ from histories import (
 )
 from tabulate import tabulate
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+from find_commit import Search
+
 from zoo_bench.matrix import Check
 from zoo_bench.regression import Course, Judgement, Night
 from zoo_bench.rules import comparable, rule_of
@@ -49,6 +54,8 @@ EARLIEST, LATEST = 14, 300
 """Something changes in a night between these."""
 DRIFT_NIGHTS = 35
 """A drift of 1 % a week has reached 5 % after these."""
+ASKED_AFTER = 10
+SEARCH_RUNS = 5
 ACCEPTED_RUNS, FULL_RUNS, EARLIEST_LOSS = 5, 52, 5
 """Of full runs: accepted at first (`run --repeat 5`), made in a year, and before something is lost."""
 POINT = 0.01
@@ -116,6 +123,31 @@ def nights_until_found(seed: int, step: float = 0.0, weekly: float = 0.0) -> int
     return found[0] - night if found else NIGHTS
 
 
+def night_named(seed: int, step: float) -> int | None:
+    """Let s/iter step up in some night, and ask ten nights later since when; how late that is, None: not accused."""
+    rng = np.random.default_rng(seed)
+    night = int(rng.integers(EARLIEST, LATEST))
+    runs = drawn(rng, "s_per_iter", machine_drift(rng), Change(night, step))[: night + ASKED_AFTER]
+    *_, (judged, _) = followed({"s_per_iter": runs})
+    told = judged["s_per_iter"]
+    return told.since + 1 - night if told.direction == "regressed" else None
+
+
+def called_right(seed: int, step: float) -> bool | None:
+    """Ask of a commit between two that are a step apart, as tools/find_commit.py does, each in a night of its own.
+
+    None: the two ends were not told apart, and nothing was searched.
+    """
+    rng = np.random.default_rng(seed)
+    runs = drawn(rng, "s_per_iter", machine_drift(rng))[:3, :SEARCH_RUNS]
+    bad = bool(rng.integers(2))
+    good_end, between, bad_end = runs * np.array([[1.0], [1 + step * bad], [1 + step]])
+    search = Search("", "", "", "s_per_iter", SEARCH_RUNS, float(np.median(good_end)), float(np.median(bad_end)))
+    if not search.are_apart(good_end.tolist(), bad_end.tolist()):
+        return None
+    return search.is_bad(float(np.median(between))) == bad
+
+
 def trained_course(rng: np.random.Generator, lost_points: float, lost_at: int) -> list[bool]:
     """Say of every full run of a year whether it was accused."""
     aps = trained_aps(rng, ACCEPTED_RUNS + FULL_RUNS, lost_points, ACCEPTED_RUNS + lost_at) * POINT
@@ -171,6 +203,15 @@ def table(first: int, pool: ProcessPoolExecutor) -> Iterator[Line]:
     three = list(pool.map(partial(nights_until_found, step=0.03), cases, chunksize=20))
     yield Line("a step of 3 %, the same night", f"{share(three, 0):.2%}", "", None)
     yield at_least("a step of 3 %, within 2 nights", three, 1, 0.95)
+    named = [late for late in pool.map(partial(night_named, step=0.03), cases, chunksize=20) if late is not None]
+    right = sum(abs(late) <= 1 for late in named) / len(named)
+    yield Line(
+        f"a step of 3 %, {ASKED_AFTER} nights later: said of its night, or one beside it", f"{right:.2%}", "", None
+    )
+    searched = list(pool.map(partial(called_right, step=0.03), cases, chunksize=100))
+    apart = [right for right in searched if right is not None]
+    yield Line("ends 3 % apart, told apart by tools/find_commit.py", f"{len(apart) / len(searched):.2%}", "", None)
+    yield Line("a commit between them, called right", f"{sum(apart) / len(apart):.2%}", "", None)
     five = pool.map(partial(nights_until_found, step=0.05), cases, chunksize=20)
     yield at_least("a step of 5 %, the same night", five, 0, 0.99)
     drift = list(pool.map(partial(nights_until_found, weekly=0.01), cases, chunksize=20))

@@ -97,7 +97,7 @@ class Zoo:
     def records(self) -> tuple[Record, ...]:
         """The records in the store, oldest first."""
         contents = Store(self.root / "results").load()
-        assert contents.problems == ()
+        assert not contents.problems
         return contents.runs.records()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from conftest import Zoo
 from nights import add, commit, night, without_runs
 
 from zoo_bench.measurements import Measurements
+from zoo_bench.noise import Noise
 from zoo_bench.record import Record
 
 MASK, RETINANET = "fake/mask-rcnn_r50_fpn_1x_shapes", "fake/retinanet_r50_fpn_1x_shapes"
@@ -88,7 +90,8 @@ def test_a_regression_stays_until_it_is_accepted(nightly: Nightly) -> None:
     assert found[MASK, "s_per_iter"]["figures"]["bad_since"]["commit"] == commit(31)
     assert zoo.call("accept", "--why", "the price of a better loss").returncode == 0
     code, found = findings(zoo)
-    assert code == 1, "nothing was run since"
+    assert code == 0, "it is what was accepted"
+    assert found[MASK, "s_per_iter"]["verdict"] == "unchanged"
     add(zoo, *(night(first(zoo, cell), 45, slower=1.06) for cell in (MASK, RETINANET)))
     assert findings(zoo)[0] == 0
 
@@ -125,8 +128,7 @@ def test_without_a_baseline_there_is_nothing_to_compare_with(finished: Zoo) -> N
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"recipe_sha256": "0" * 64}, "recipe"),
-        ({"definitions": {"s_per_iter": "another one"}}, "definitions"),
+        ({"definitions": {"s_per_iter": "another one"}}, "definition"),
         ({"machine": {"name": "elsewhere", "cpu": "A CPU", "gpus": []}}, "machine"),
     ],
 )
@@ -138,6 +140,25 @@ def test_runs_that_cannot_be_compared_say_why(nightly: Nightly, change: dict[str
     assert found[MASK, "s_per_iter"]["verdict"] == "not_comparable"
     assert named in found[MASK, "s_per_iter"]["reason"]
     assert found[RETINANET, "s_per_iter"]["verdict"] == "unchanged"
+
+
+def test_what_differs_in_the_recipe_is_named(nightly: Nightly) -> None:
+    zoo = nightly(3)
+    record = first(zoo, MASK)
+    cell = {**record.cell, "images_per_gpu": record.cell["images_per_gpu"] * 2}
+    add(zoo, night(record, 4, recipe_sha256="0" * 64, cell=cell), night(first(zoo, RETINANET), 4))
+    code, found = findings(zoo)
+    assert code == 4
+    assert "recipe: images_per_gpu: " in found[MASK, "s_per_iter"]["reason"]
+
+
+def test_a_definition_that_changed_is_of_its_own_figure(nightly: Nightly) -> None:
+    zoo = nightly(3)
+    record = first(zoo, MASK)
+    add(zoo, night(record, 4, definitions={**record.definitions, "memory": "another one"}))
+    _, found = findings(zoo)
+    verdicts = {metric: one["verdict"] for (cell, metric), one in found.items() if cell == MASK}
+    assert [metric for metric, verdict in verdicts.items() if verdict == "not_comparable"] == ["memory"]
 
 
 @pytest.mark.parametrize(("status", "code"), [("failed", 1), ("quarantined", 5)])
@@ -214,6 +235,101 @@ def test_a_rerun_that_fails_takes_nothing_back(nightly: Nightly) -> None:
     assert found[MASK, "s_per_iter"]["verdict"] == "regressed"
 
 
+def test_a_cell_that_failed_tonight_is_not_unchanged_since_it_ran_before(nightly: Nightly) -> None:
+    zoo = nightly()
+    good = night(first(zoo, MASK), 31)
+    later = {"run_id": "20261030T000000.000Z-ffff", "started_unix_s": good.started_unix_s + 600}
+    nothing = {"phases_done": (), "measurements": Measurements(), "status": "failed", "reason": "it broke"}
+    add(zoo, good, good.model_copy(update={**later, **nothing}), night(first(zoo, RETINANET), 31))
+    code, found = findings(zoo)
+    assert code == 1
+    assert found[MASK, "s_per_iter"]["reason"] == "failed in run 20261030T000000.000Z-ffff"
+
+
+def test_a_record_that_cannot_be_read_is_missing(nightly: Nightly) -> None:
+    zoo = nightly(3)
+    (zoo.root / "results" / MASK / "29991231T000000.000Z-0000.json").write_text("{")
+    (zoo.root / "results" / RETINANET / "a copy.json").write_text("{")
+    code, found = findings(zoo)
+    assert code == 1
+    assert "29991231T000000.000Z-0000 cannot be read" in found[MASK, "fps"]["reason"]
+    assert found[RETINANET, "fps"]["verdict"] == "unchanged", "that is no run of it"
+
+
+def test_noisy_runs_say_nothing_of_speed_and_are_not_accepted(nightly: Nightly) -> None:
+    zoo = nightly()
+    noise = (Noise(kind="cpu_load", gpu=None, from_s=0, to_s=9, detail="others took 90 %"),)
+    add(zoo, *(night(first(zoo, cell), 31, slower=1.3, noise=noise) for cell in (MASK, RETINANET)))
+    code, found = findings(zoo)
+    assert code == 5
+    assert found[MASK, "s_per_iter"]["verdict"] == "missing"
+    assert found[MASK, "s_per_iter"]["reason"].startswith("noisy in run")
+    assert found[MASK, "box_ap"]["verdict"] == "unchanged"
+    assert zoo.call("accept", "--why", "again").returncode == 0
+    (file,) = (zoo.root / "results" / "baselines").glob("*.json")
+    (entry, _) = json.loads(file.read_text())["accepted"]
+    figures = {run.run_id: run for run in zoo.records}
+    timed = [run for run in entry["runs"] if not figures[run].noise]
+    assert timed, "the newest that was quiet stands beside it"
+
+
+def test_a_report_that_cannot_be_written_hides_nothing(nightly: Nightly) -> None:
+    zoo = nightly()
+    add(zoo, night(first(zoo, MASK), 31, slower=1.2))
+    done = zoo.call("check", "--json", "nowhere/check.json")
+    assert done.returncode == 2
+    assert "nowhere/check.json: cannot be written" in done.stderr
+    full = zoo.call("check", "--markdown", "/dev/full")
+    assert full.returncode == 3
+    assert "regressed" in full.stdout
+    assert "/dev/full: cannot be written" in full.stderr
+    add(zoo, night(first(zoo, MASK), 32))
+    assert zoo.call("check", "--markdown", "/dev/full").returncode == 2
+
+
+def test_what_a_record_says_begins_no_line_and_commands_nothing(nightly: Nightly) -> None:
+    zoo = nightly()
+    add(zoo, night(first(zoo, MASK), 31, slower=1.2, software={"python": "3.99\n::error::not ours"}))
+    done = zoo.call("check", "--github")
+    lines = done.stdout.splitlines()
+    assert not any(line.lstrip().startswith("::error::not ours") for line in lines)
+    (begin,) = [place for place, line in enumerate(lines) if line.startswith("::stop-commands::")]
+    end = lines.index(f"::{lines[begin].rpartition('::')[2]}::")
+    said = [place for place, line in enumerate(lines) if "not ours" in line]
+    (annotation,) = [place for place, line in enumerate(lines) if line.startswith("::error title")]
+    assert annotation > end
+    assert all(begin < place < end or place == annotation for place in said)
+
+
+@pytest.mark.parametrize("seconds", [1e308, 5e-324])
+def test_times_that_no_clock_tells_are_no_record(nightly: Nightly, seconds: float) -> None:
+    zoo = nightly(3)
+    slow = night(first(zoo, MASK), 4)
+    add(zoo, slow, night(first(zoo, RETINANET), 4))
+    file = zoo.root / "results" / MASK / f"{slow.run_id}.json"
+    content = json.loads(file.read_text())
+    content["measurements"]["train"]["mean_s"] = seconds
+    file.write_text(json.dumps(content))
+    done = zoo.call("check")
+    assert done.returncode == 1
+    assert "mean_s" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert zoo.call("show", MASK, "--history").returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [("--ap-only", "--metric", "fps"), ("--ap-only", "--confirm", "2")])
+def test_what_contradicts_itself_is_refused(nightly: Nightly, arguments: tuple[str, ...]) -> None:
+    done = nightly(1).call("check", *arguments)
+    assert done.returncode == 2
+    assert arguments[-2] in done.stderr
+
+
+def test_nothing_to_check_is_no_success(nightly: Nightly) -> None:
+    zoo = nightly(1)
+    done = zoo.call("check", "--metric", "mask_ap", "--select", RETINANET)
+    assert (done.returncode, done.stdout.strip()) == (4, "nothing to check")
+
+
 def test_what_one_profile_accepts_is_accepted(nightly: Nightly) -> None:
     zoo = nightly()
     add(zoo, *(night(first(zoo, cell), 31, ap_lost=0.01) for cell in (MASK, RETINANET)))
@@ -247,7 +363,19 @@ def test_what_was_accepted_can_be_reviewed(nightly: Nightly) -> None:
     after = file.read_text().splitlines()
     assert [line for line in before if "retinanet" in line] == [line for line in after if "retinanet" in line]
     assert len(json.loads(file.read_text())["accepted"][0]["runs"]) == 2
-    assert zoo.call("accept", "--why", " ").returncode == 2
+    for wrong in (("--why", " "), ("--why", "again", "--by", " "), ("--why", "again", "--by", "x" * 2000)):
+        done = zoo.call("accept", *wrong)
+        assert done.returncode == 2
+        assert wrong[-2] in done.stderr
+
+
+def test_names_in_other_encodings_are_kept_as_they_can_be(nightly: Nightly) -> None:
+    zoo = nightly(1)
+    command = zoo.command("accept", "--why", "so", "--by")
+    done = subprocess.run([*map(os.fsencode, command), b"Andr\xe9"], cwd=zoo.root, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (file,) = (zoo.root / "results" / "baselines").glob("*.json")
+    assert json.loads(file.read_text())["accepted"][0]["by"] == r"Andr\udce9"
 
 
 def test_a_damaged_baseline_is_an_error_and_stays_as_it_is(nightly: Nightly) -> None:
@@ -259,6 +387,15 @@ def test_a_damaged_baseline_is_an_error_and_stays_as_it_is(nightly: Nightly) -> 
         assert done.returncode == 2
         assert str(file) in done.stderr
     assert file.read_text() == "{"
+
+
+def test_a_baseline_under_another_name_is_not_taken_for_none(nightly: Nightly) -> None:
+    zoo = nightly(1)
+    (file,) = (zoo.root / "results" / "baselines").glob("*.json")
+    file.rename(file.with_name("renamed.json"))
+    done = zoo.call("check")
+    assert done.returncode == 2
+    assert f"call it {file.name}" in done.stderr
 
 
 def test_nothing_to_accept_is_told(zoo: Zoo) -> None:
@@ -278,6 +415,18 @@ def test_history_draws_every_metric_and_finds_its_steps(nightly: Nightly) -> Non
     assert commit(31)[:12] in step
     assert f"between {commit(30)[:12]}..{commit(31)[:12]}" in done.stdout
     assert "-> 3.99" in done.stdout
+
+
+def test_history_as_json_names_the_nights_and_the_step(nightly: Nightly) -> None:
+    zoo = nightly()
+    for number in range(31, 50):
+        add(zoo, night(first(zoo, MASK), number, slower=1.06))
+    nights = json.loads(zoo.call("show", MASK, "--history", "--json").stdout)["s_per_iter"]
+    assert len(nights) == 50
+    assert [one["commit"] for one in nights if one["step"]] == [commit(31)]
+    done = zoo.call("show", nights[0]["runs"][0], "--history")
+    assert done.returncode == 2
+    assert f"zoo-bench show {MASK} --history" in done.stderr
 
 
 def test_a_suspicious_cell_is_run_again_before_it_is_accused(zoo: Zoo) -> None:

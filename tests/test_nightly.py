@@ -32,7 +32,7 @@ def git(folder: Path, *words: str) -> str:
 
 
 class Clone:
-    """A clone of this repository, whose zoo is the fake backend's, with its results in a checkout of their own."""
+    """A clone of this repository, whose zoo is the fake backend's, and a repository for its results."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "zoo"
@@ -44,13 +44,6 @@ class Clone:
         (self.root / "matrix.yaml").write_text(yaml.safe_dump(matrix, sort_keys=False))
         self.commit("the fake zoo")
         git(folder, "init", "--bare", str(origin))
-        shutil.rmtree(self.root / "results", ignore_errors=True)
-        git(folder, "init", str(self.root / "results"))
-        results = self.root / "results"
-        git(results, "checkout", "-b", "zoo-results")
-        git(results, "commit", "--allow-empty", "-m", "no results yet")
-        git(results, "remote", "add", "origin", str(origin))
-        git(results, "push", "-u", "origin", "zoo-results")
         self.origin = origin
 
     def commit(self, message: str) -> str:
@@ -110,7 +103,8 @@ def night(clone: Clone) -> tuple[int, str]:
     code = 0
     for name, command in steps("nightly.yml"):
         if name != "Set up":
-            done = clone.sh(command, NIGHT="quick", GITHUB_STEP_SUMMARY=str(summary), GITHUB_ACTIONS="true")
+            given = {"NIGHT": "quick", "SELECT": CELL, "ZOO": str(clone.origin), "GITHUB_ACTIONS": "true"}
+            done = clone.sh(command, GITHUB_STEP_SUMMARY=str(summary), **given)
             if name == "Measure and compare":
                 code, annotations = done.returncode, done.stdout
             else:
@@ -121,7 +115,7 @@ def night(clone: Clone) -> tuple[int, str]:
 def test_nights_go_red_with_the_commit_that_made_it_slow_and_bisect_finds_it(clone: Clone) -> None:
     code, _ = night(clone)
     assert code == 4, "nothing was accepted yet"
-    assert clone.sh("zoo-bench accept --why 'the first night'").returncode == 0
+    assert clone.sh("zoo-bench run --force && zoo-bench accept --why 'the first models'").returncode == 0
     code, page = night(clone)
     assert code == 0, page
     assert "nothing was accepted" not in page, "of the night before"
@@ -145,9 +139,42 @@ def test_nights_go_red_with_the_commit_that_made_it_slow_and_bisect_finds_it(clo
     (found,) = [one for one in told if one["metric"] == "s_per_iter"]
     assert found["figures"]["change"] == pytest.approx(2.0, abs=0.5)
 
-    git(clone.root, "bisect", "start", bad, good)
-    done = clone.sh(f"git bisect run tools/bisect.sh {CELL} quick", CONFIRM="1")
+    status = git(clone.root, "status", "--porcelain")
+    records = sorted((clone.root / "results" / CELL).glob("*.json"))
+    done = clone.sh(f"python tools/find_commit.py {good} {bad} {CELL} --profile quick --runs 3")
     assert f"{culprit} is the first bad commit" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0
+    assert sorted((clone.root / "results" / CELL).glob("*.json")) == records, "what is searched is no night"
+    assert git(clone.root, "status", "--porcelain") == status
+    assert git(clone.root, "rev-parse", "HEAD") == bad
+
+
+def test_nothing_is_searched_between_commits_that_cannot_be_told_apart(clone: Clone) -> None:
+    assert clone.sh("zoo-bench run && zoo-bench accept --why 'a model'").returncode == 0
+    good, bad = git(clone.root, "rev-parse", "HEAD"), clone.commit("harmless")
+    for metric in ("fps", "box_ap"):
+        done = clone.sh(f"python tools/find_commit.py {good} {bad} {CELL} --profile quick --runs 3 --metric {metric}")
+        assert f"{bad} (bad): {metric} " in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 2
+    assert "cannot be told apart" in done.stderr, "the AP of a model is the same to the last digit"
+
+
+def test_results_that_two_machines_push_are_all_kept(clone: Clone, tmp_path: Path) -> None:
+    sync = f"tools/sync_results.sh {clone.origin}"
+    other = tmp_path / "other"
+    shutil.copytree(clone.root, other)
+    for root, name in ((clone.root, "a"), (other, "b"), (clone.root, "c"), (other, "d")):
+        (root / "results").mkdir(exist_ok=True)
+        (root / "results" / f"{name}.json").write_text("{}")
+        done = subprocess.run(["bash", "-c", sync], cwd=root, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert git(clone.origin, "ls-tree", "--name-only", "zoo-results").split() == [
+        "a.json",
+        "b.json",
+        "c.json",
+        "d.json",
+    ]
+    assert (other / "results" / "c.json").is_file()
 
 
 def test_the_hosted_workflow_compares_ap_alone(clone: Clone) -> None:
@@ -156,7 +183,7 @@ def test_the_hosted_workflow_compares_ap_alone(clone: Clone) -> None:
     for name, command in steps("smoke.yml"):
         if name != "Set up":
             ours = command.replace("--profile smoke --select 'torchvision/*'", "--profile quick")
-            done = clone.sh(f"{ours} {'--force' if ' run ' in ours else ''}", GITHUB_STEP_SUMMARY=str(summary))
+            done = clone.sh(ours, GITHUB_STEP_SUMMARY=str(summary))
             assert done.returncode == 0, (name, done.stdout, done.stderr)
     assert "1 unchanged" in summary.read_text()
     assert "s/iter" not in summary.read_text()

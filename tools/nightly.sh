@@ -4,9 +4,9 @@
 #   tools/nightly.sh [--anew] [PROFILE [WHERE]]     PROFILE: speed; WHERE: the folder for the reports, nightly-report
 #
 # --anew trains, times and evaluates new models, in place of the accepted ones: a run of the full recipe.
-# Beside zoo-bench's own, these variables count: CONFIRM (4; with --anew 0), how often what looks changed is run again;
-# MAX_AGE (20), hours after which a run is no longer tonight's. Its exit code is that of zoo-bench check, 3 when something
-# got worse; where that is 0 and something could not be run, 2.
+# Beside zoo-bench's own, these variables count: SELECT (all), the cells, as run --select takes them; CONFIRM (4; with
+# --anew 0), how often what looks changed is run again. Its exit code is that of zoo-bench check, 3 when something got
+# worse; where that is 0 and something could not be run, 2.
 set -uo pipefail
 
 anew=
@@ -15,7 +15,7 @@ if [ "${1:-}" = --anew ]; then
     CONFIRM=${CONFIRM:-0}
     shift
 fi
-profile=${1:-speed}
+chosen=(--profile "${1:-speed}" ${SELECT:+--select "$SELECT"})
 reports=${2:-nightly-report}
 mkdir -p "$reports" || exit 2
 rm -f "$reports"/check.* # those of the night before
@@ -23,20 +23,29 @@ rm -f "$reports"/check.* # those of the night before
 # A cell that fails is a finding of the check, which is made whatever happens before it, but for Ctrl-C.
 broken=0
 measure() {
-    zoo-bench run --profile "$profile" --force "$@"
+    zoo-bench run "${chosen[@]}" --force "$@"
     local code=$?
     if [ $code -ge 128 ]; then exit $code; fi
     if [ $code -eq 2 ]; then broken=2; fi
 }
 
-if [ -n "$anew" ] || [ -z "$(ls results/baselines 2>/dev/null)" ]; then
+# What workers say is printed, and must command nothing.
+token=
+if [ -n "${GITHUB_ACTIONS:-}" ]; then
+    token=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+    echo "::stop-commands::$token"
+fi
+if [ -n "$anew" ]; then
     measure
 else
     measure --phases train
-    measure --phases infer,evaluate --accepted
+    if compgen -G 'results/baselines/*.json' > /dev/null; then measure --phases infer,evaluate --accepted; fi
 fi
+if [ -n "$token" ]; then echo "::$token::"; fi
 
-zoo-bench check --profile "$profile" --confirm "${CONFIRM:-4}" --max-age "${MAX_AGE:-20}" \
+# What began before this night is not of it.
+hours=$(awk "BEGIN { print ($SECONDS + 60) / 3600 }")
+zoo-bench check "${chosen[@]}" --confirm "${CONFIRM:-4}" --max-age "$hours" \
     --markdown "$reports/check.md" --junit "$reports/check.xml" --json "$reports/check.json" ${GITHUB_ACTIONS:+--github}
 code=$?
 if [ $code -eq 0 ]; then code=$broken; fi

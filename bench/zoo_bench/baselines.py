@@ -7,6 +7,7 @@ diff. The runs themselves are records like any other.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -54,23 +55,9 @@ class Baseline:
 
     @classmethod
     def of(cls, results: Path, machine: MachineKey) -> Baseline:
-        """Read what was accepted on a machine; nothing where nothing was.
-
-        Raises:
-            StoreError: the file is damaged. It is kept as it is.
-        """
-        path = results / FOLDER / f"{file_name(machine)}.json"
-        if not path.exists():
-            return cls(machine, path)
-        try:
-            file = _File.model_validate_json(read_bytes(path, MOST_BYTES))
-        except (OSError, ValueError, RecursionError) as error:
-            said = printable(fault(error))
-            raise StoreError(f"{path}: no baseline: {said}", "take it back to what git has") from None
-        if file.machine != machine:
-            named = printable(", ".join(filter(None, file.machine[:2])))
-            raise StoreError(f"{path}: is of another machine: {named}", "give it back its own file's name")
-        return cls(machine, path, file.accepted)
+        """Return what was accepted on a machine; nothing where nothing was. Raises StoreError as `read_all`."""
+        found = read_all(results).get(machine)
+        return found or cls(machine, results / FOLDER / f"{file_name(machine)}.json")
 
     def runs_of(self, cell_id: str) -> frozenset[str]:
         """Return the ids of the accepted runs of a cell, of whatever profile."""
@@ -88,6 +75,37 @@ class Baseline:
             write_whole(self.path, file.model_dump_json(indent=2) + "\n")
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be written: {error.strerror or error}", "mend its folder") from None
+
+
+def read_all(results: Path) -> dict[MachineKey, Baseline]:
+    """Read what was accepted, by the machine.
+
+    Raises:
+        StoreError: a file is damaged, cannot be read, or is not named after its machine. It is kept as it is.
+    """
+    folder = results / FOLDER
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be read: {error.strerror or error}", "mend its permissions") from None
+    found = [_read(folder / name) for name in names]
+    return {one.machine: one for one in found}
+
+
+def _read(path: Path) -> Baseline:
+    try:
+        file = _File.model_validate_json(read_bytes(path, MOST_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
+        said = printable(fault(error))
+        raise StoreError(f"{path}: no baseline: {said}", "take it back to what git has") from None
+    if path.stem != file_name(file.machine):
+        named = printable(", ".join(filter(None, file.machine[:2])))
+        raise StoreError(
+            f"{path}: is of the machine {named}", f"call it {file_name(file.machine)}.json, or take it away"
+        )
+    return Baseline(file.machine, path, file.accepted)
 
 
 def file_name(machine: MachineKey) -> str:

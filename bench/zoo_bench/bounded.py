@@ -9,8 +9,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 MIB = 2**20
+# Seconds that no clock tells from none.
+LEAST_S = 1e-9
 # No second, byte or pixel is counted so far; what is computed of larger numbers is soon beyond floats.
-LARGEST = 2**63
+LARGEST = 2**63 - 1
 
 
 def read_bytes(path: Path, most: int) -> bytes:

@@ -9,13 +9,15 @@ from typing import Literal, TypeAlias
 from zoo_bench.baselines import Baseline
 from zoo_bench.cell import Cell
 from zoo_bench.columns import OF_ONE_MODEL
+from zoo_bench.compare import unlike
 from zoo_bench.matrix import Check
-from zoo_bench.nights import MEASURED_IN, by_night, counts, incomparable, newest
+from zoo_bench.nights import MEASURED_IN, by_night, counts, incomparable, newest_night
 from zoo_bench.provenance import MachineKey
 from zoo_bench.regression import Judgement, judge
 from zoo_bench.rules import METRICS, RATES, Metric, change_of, comparable, figure_of, rule_of
 from zoo_bench.runs import Runs, Summary
 
+RECIPE_SHOWN = 3
 Verdict: TypeAlias = Literal["improved", "unchanged", "regressed", "missing", "not_comparable"]
 
 
@@ -25,7 +27,7 @@ class Judged:
 
     `before`: what is normal by now; `after`: of the newest `window` nights. `change`, with what chance makes of it in
     95 % of cases (`low`, `high`), and `limit`: as a share of `before`; of AP as a difference. `bad_since`: the first
-    night that was accused, `good`: the last one before.
+    night that was accused, `good`: the last one before. `same_model`: its fps and AP are of an accepted one.
     """
 
     before: float
@@ -43,7 +45,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Finding:
-    """What is said of one metric of one cell. `reason`: why it is missing, or cannot be compared; else empty.
+    """What is said of one metric of one cell. `reason`: why nothing was compared; empty where it was.
 
     `run`: the newest one that was to give the figure; None where there is none. `tonight`: how many runs of that night
     give it.
@@ -73,21 +75,25 @@ class Scope:
 
 
 def check_cell(
-    cell: Cell, runs: Runs, baselines: Mapping[MachineKey, Baseline], rules: Check, scope: Scope
+    cell: Cell, runs: Runs, baselines: Mapping[MachineKey, Baseline], rules: Check, scope: Scope, damaged: str = ""
 ) -> list[Finding]:
     """Judge every metric of a cell that its runs of the profile were to give.
 
     Args:
         runs: the whole store.
-        baselines: of every machine that the cell has runs on.
+        baselines: what was accepted, on every machine.
+        damaged: the newest run of the cell whose record cannot be read; empty where there is none.
     """
-    every = runs.of(cell.id).summaries
-    mine = [run for run in every if run.profile == scope.profile and run.measured]
+    every = runs.of(cell.id)
+    mine = [run for run in every.summaries if run.profile == scope.profile and run.measured]
     metrics = [metric for metric in METRICS if _asked(cell, metric, scope)]
     if not mine:
         return [Finding(cell.id, metric, "missing", "never run") for metric in metrics]
+    if damaged > mine[-1].run_id:  # whatever it held, the night before must not stand for it
+        reason = f"the record of run {damaged} cannot be read"
+        return [Finding(cell.id, metric, "missing", reason, mine[-1]) for metric in metrics]
     return [
-        _Case(cell.id, metric, mine, every, baselines, rules, scope).finding()
+        _Case(cell.id, metric, mine, every, list(baselines.values()), rules, scope).finding()
         for metric in metrics
         # A profile that never evaluates has no AP to be missed.
         if any(MEASURED_IN[metric] in run.phases for run in mine)
@@ -105,20 +111,30 @@ class _Case:
     cell_id: str
     metric: Metric
     runs: Sequence[Summary]  # of the profile
-    every: Sequence[Summary]  # of all profiles
-    baselines: Mapping[MachineKey, Baseline]
+    every: Runs  # of all profiles
+    baselines: Sequence[Baseline]
     rules: Check
     scope: Scope
 
     def finding(self) -> Finding:
-        run = newest(self.runs, self.metric)
+        night = newest_night(self.runs, self.metric)
+        last = night[-1]
+        run = next((one for one in reversed(night) if counts(one, self.metric)), last)
+        found = self._found(run)
+        # A rerun that failed takes back no regression, and is no reason to call the cell unchanged.
+        return found if found.verdict == "regressed" or run is last else self._found(last)
+
+    def _found(self, run: Summary) -> Finding:
         problem = self._missing(run)
         if problem:
             return Finding(self.cell_id, self.metric, "missing", problem, run)
         accepted, problem = self._accepted(run)
         if problem:
             return Finding(self.cell_id, self.metric, "not_comparable", problem, run)
-        if run.run_id <= max(one.run_id for one in accepted):
+        newest = max(one.run_id for one in accepted)
+        if run.run_id == newest:
+            return Finding(self.cell_id, self.metric, "unchanged", "it is what was accepted", run)
+        if run.run_id < newest:
             return Finding(self.cell_id, self.metric, "missing", "not run since it was accepted", run)
         return self._judged(run, accepted)
 
@@ -127,12 +143,13 @@ class _Case:
             return f"not run lately: the newest is run {run.run_id}"
         if counts(run, self.metric):
             return ""
-        how = run.status.replace("_", " ")
-        return f"{how} in run {run.run_id}" if run.status != "succeeded" else f"no figure in run {run.run_id}"
+        spoiled = "noisy" if run.noisy and self.metric in RATES else "no figure"
+        how = spoiled if run.status == "succeeded" else run.status.replace("_", " ")
+        return f"{how} in run {run.run_id}"
 
     def _accepted(self, run: Summary) -> tuple[list[Summary], str]:
         """Return the accepted runs that this one is to be compared with, or why there are none."""
-        baselines = [one for one in self.baselines.values() if one.runs_of(self.cell_id)]
+        baselines = [one for one in self.baselines if one.runs_of(self.cell_id)]
         here = [one for one in baselines if self.scope.ap_only or one.machine == run.machine]
         if not here:
             elsewhere = [
@@ -140,7 +157,7 @@ class _Case:
             ]
             return [], elsewhere[0] if elsewhere else "nothing was accepted yet"
         wanted = frozenset(name for one in here for name in one.runs_of(self.cell_id))
-        every = [one for one in self.every if one.run_id in wanted and counts(one, self.metric)]
+        every = [one for one in self.every.summaries if one.run_id in wanted and counts(one, self.metric)]
         found = [one for one in every if one.profile == run.profile]
         if self.metric in OF_ONE_MODEL:  # which is as fast, and as good, in every profile
             same_model = [one for one in every if one.weights == run.weights]
@@ -148,29 +165,35 @@ class _Case:
         if not found:
             return [], f"no accepted run of profile {run.profile} has this figure, or it has left the store"
         fitting = [one for one in found if not self._incomparable(one, run)]
-        return (
-            fitting,
-            "" if fitting else f"{', '.join(self._incomparable(found[-1], run))}: not as in run {found[-1].run_id}",
-        )
+        return fitting, "" if fitting else self._why_not(found[-1], run)
+
+    def _why_not(self, accepted: Summary, run: Summary) -> str:
+        """Say what cannot be compared; of a recipe its values that differ."""
+        names = ", ".join(self._incomparable(accepted, run))
+        said = [text for text in unlike(self.every.read(accepted), self.every.read(run)) if text.startswith("recipe")]
+        return "; ".join([f"{names}: not as in run {accepted.run_id}", *said[:RECIPE_SHOWN]])
 
     def _incomparable(self, a: Summary, b: Summary) -> list[str]:
-        return [name for name in incomparable(a, b) if name != "machine" or not self.scope.ap_only]
+        return [name for name in incomparable(a, b, self.metric) if name != "machine" or not self.scope.ap_only]
 
     @property
     def _is_ap(self) -> bool:
         return self.metric not in RATES
 
     def _judged(self, run: Summary, accepted: Sequence[Summary]) -> Finding:
-        same_model = self._is_ap and accepted[-1].weights == run.weights
+        of_one_model = self.metric in OF_ONE_MODEL
+        same_model = of_one_model and accepted[-1].weights == run.weights
         newest_accepted = max(one.run_id for one in accepted)
         since = [
             one
             for one in self.runs
             if one.run_id > newest_accepted and counts(one, self.metric) and not self._incomparable(one, run)
         ]
-        if self._is_ap:
+        if of_one_model:
             known = {run.weights} if same_model else {one.weights for one in accepted}
             since = [one for one in since if (one.weights in known) == same_model]
+        if self._is_ap and not same_model:  # a model that is evaluated again is no other training
+            since = list({one.weights: one for one in since}.values())
         nights = by_night(since, each_alone=self._is_ap and not same_model)
         rule = rule_of(self.metric, self.rules, same_model=same_model)
         levels = [comparable(self.metric, one.figures[self.metric]) for one in accepted]

@@ -64,7 +64,7 @@ def _table(told: Sequence[Told]) -> str:
 
 def line(one: Told) -> list[str]:
     """Return a finding as a line under `HEADS`."""
-    last = one.finding.reason or "; ".join(filter(None, (one.since, one.note)))
+    last = one.reason or "; ".join(filter(None, (one.since, one.note)))
     return [one.cell, one.metric, one.verdict, one.before, one.after, one.change, last]
 
 

@@ -153,7 +153,7 @@ def show(
     if history:
         from zoo_bench.commands.history import history as told
 
-        return told(Asked(root, matrix, profile), cell)
+        return told(Asked(root, matrix, profile), cell, as_json=json)
     return command(Asked(root, matrix, profile), cell, as_json=json)
 
 

@@ -14,6 +14,7 @@ from zoo_bench.errors import EXIT_CELL_FAILED, EXIT_NO_BASELINE, EXIT_OK, EXIT_Q
 from zoo_bench.revision import short_commit
 from zoo_bench.rules import RATES, Metric
 from zoo_bench.runs import Runs, Summary
+from zoo_bench.text import one_line
 from zoo_bench.units import HOST_MEMORY_HEAD, SHORT_HEADS, percent_change, points_change, written
 
 WORST_FIRST = ("regressed", "missing", "not_comparable", "improved", "unchanged")
@@ -21,7 +22,10 @@ WORST_FIRST = ("regressed", "missing", "not_comparable", "improved", "unchanged"
 
 @dataclass(frozen=True)
 class Told:
-    """A finding in words. `surroundings`: what differs between the last good run and the newest one."""
+    """A finding in words, none of which holds a line break: they would begin a line of their own.
+
+    `surroundings`: what differs between the last good run and the newest one.
+    """
 
     finding: Finding
     cell: str
@@ -32,6 +36,7 @@ class Told:
     change: str
     since: str
     note: str
+    reason: str
     command: str
     surroundings: tuple[str, ...]
 
@@ -39,7 +44,7 @@ class Told:
     def sentence(self) -> str:
         """All of it in one line."""
         if self.finding.judged is None:
-            return f"{self.cell}: {self.metric}: {self.verdict}: {self.finding.reason}"
+            return f"{self.cell}: {self.metric}: {self.verdict}: {self.reason}"
         noted = f"; {self.note}" if self.note else ""
         since = f", {self.since}" if self.since else ""
         return f"{self.cell}: {self.metric}: {self.verdict}: {self.before} -> {self.after}, {self.change}{since}{noted}"
@@ -66,8 +71,9 @@ def _told(finding: Finding, runs: Runs, profile: str, cell: str) -> Told:
         _change(finding.metric, judged) if judged else "",
         _since(judged) if judged and accused else "",
         _note(finding, judged) if judged and accused else "",
-        command_of(finding, profile),
-        tuple(unlike(runs.read(judged.good), runs.read(run))) if judged and run and accused else (),
+        one_line(finding.reason),
+        one_line(command_of(finding, profile)),
+        tuple(map(one_line, unlike(runs.read(judged.good), runs.read(run)))) if judged and run and accused else (),
     )
 
 
@@ -90,14 +96,14 @@ def _since(judged: Judged) -> str:
 
 def commit_of(run: Summary) -> str:
     """Return the commit that a run was made from, as people write it; empty outside of git."""
-    return short_commit(run.commit or "")
+    return one_line(short_commit(run.commit or ""))
 
 
 def _note(finding: Finding, judged: Judged) -> str:
     said = []
     if judged.window > 1:
         said.append(f"of the last {judged.window} nights")
-    if finding.tonight == 1 and finding.verdict == "regressed" and not judged.same_model:
+    if finding.tonight == 1 and finding.verdict == "regressed" and finding.metric in RATES:
         said.append("one run only: --confirm 4 would look again")
     return "; ".join(said)
 
@@ -106,10 +112,18 @@ def command_of(finding: Finding, profile: str) -> str:
     """Return what measures the metric once more."""
     run = finding.run
     phases = f" --phases {','.join(run.phases)}" if run else ""
-    of_accepted = run is not None and "train" not in run.phases and run.checkpoint and not run.checkpoint.given
-    accepted = " --accepted" if of_accepted else ""
     chosen = f"--profile {shlex.quote(profile)} --select {shlex.quote(finding.cell_id)}"
-    return f"zoo-bench run {chosen}{phases}{accepted} --force"
+    return f"zoo-bench run {chosen}{phases}{_model_of(finding)} --force"
+
+
+def _model_of(finding: Finding) -> str:
+    """Return the option that names the model which was measured; nothing where it was trained first."""
+    run = finding.run
+    if run is None or run.checkpoint is None or "train" in run.phases:
+        return ""
+    if finding.judged is not None and finding.judged.same_model:
+        return " --accepted"
+    return f" --checkpoint {shlex.quote(run.checkpoint.file)}"
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
@@ -117,11 +131,11 @@ def exit_code(findings: Sequence[Finding]) -> int:
     verdicts = {one.verdict for one in findings}
     if "regressed" in verdicts:
         return EXIT_REGRESSED
-    missing = [one for one in findings if one.verdict == "missing"]
+    missing = [one.run for one in findings if one.verdict == "missing"]
     if missing:
-        quarantined = all(one.run is not None and one.run.status == "quarantined" for one in missing)
-        return EXIT_QUARANTINED if quarantined else EXIT_CELL_FAILED
-    return EXIT_NO_BASELINE if "not_comparable" in verdicts else EXIT_OK
+        spoiled = all(run is not None and (run.status == "quarantined" or run.noisy) for run in missing)
+        return EXIT_QUARANTINED if spoiled else EXIT_CELL_FAILED
+    return EXIT_NO_BASELINE if "not_comparable" in verdicts or not findings else EXIT_OK
 
 
 def summary(told: Sequence[Told]) -> str:

@@ -10,21 +10,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from zoo_bench.bounded import LARGEST, LEAST_S
 from zoo_bench.evaluate import CocoScores
 from zoo_bench.recipe import Strict
 
 EndedBy = Literal["schedule", "cap", "precision"]
 EnergySource = Literal["counter", "power"]
-Amount = Annotated[float, Field(ge=0)]
-LARGEST = 2**63 - 1
+Amount = Annotated[float, Field(ge=0, le=LARGEST)]
+Bound = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 Whole = Annotated[int, Field(ge=0, le=LARGEST)]
 
 
 class Interval(Strict):
     """A 95 % interval, in the unit of the values."""
 
-    low: float
-    high: float
+    low: Bound
+    high: Bound
 
     @model_validator(mode="after")
     def _in_order(self) -> Interval:
@@ -52,12 +53,12 @@ class TrainTiming(Strict):
     iterations_cut: Whole = 0
     pauses_cut: Whole = 0
     batch_size: Annotated[Whole, Field(ge=1)]
-    mean_s: Annotated[float, Field(gt=0)]
+    mean_s: Annotated[float, Field(ge=LEAST_S, le=LARGEST)]
     interval: Interval | None = None
     median_s: Amount
     p10_s: Amount
     p90_s: Amount
-    data_share: Amount
+    data_share: Annotated[float, Field(ge=0)]
     final_loss: float
     ended_by: EndedBy = "schedule"
 
@@ -84,8 +85,8 @@ class InferTiming(Strict):
 
     @model_validator(mode="after")
     def _takes_time(self) -> InferTiming:
-        if self.forward_s + self.postprocess_s == 0:
-            raise ValueError("forward_s and postprocess_s are both 0")
+        if self.forward_s + self.postprocess_s < LEAST_S:
+            raise ValueError("forward_s and postprocess_s together are no time")
         return self
 
     @property

@@ -14,15 +14,17 @@ from zoo_bench.regression import Night
 from zoo_bench.rules import RATES, Metric, comparable
 from zoo_bench.runs import Summary
 
-COMPARABLE: Mapping[str, Callable[[Summary], object]] = {
-    "machine": lambda run: run.machine,
-    "dataset": lambda run: run.inputs.dataset_sha256,
+COMPARABLE: Mapping[str, Callable[[Summary, Metric], object]] = {
+    "machine": lambda run, _: run.machine,
+    "dataset": lambda run, _: run.inputs.dataset_sha256,
     # Schedule, precision, batch, GPUs, images evaluated; all but those that say how much was timed.
-    "recipe": lambda run: run.recipe_sha256,
-    "definitions": lambda run: run.definitions_sha256,
+    "recipe": lambda run, _: run.recipe_sha256,
+    "definition": lambda run, metric: run.definitions.get(metric),
 }
 # Runs of one state of the sources that began within so long are of one night: the nightly one and its reruns.
 NIGHT_S = 12 * 3600.0
+# Of a figure, as a share: a run that is no more exact than that tells nothing.
+LARGEST_ERROR = 1.0
 MEASURED_IN: Mapping[Metric, str] = {
     "memory": "train",
     "s_per_iter": "train",
@@ -43,22 +45,27 @@ class NightRuns:
         values = tuple(comparable(metric, run.figures[metric]) for run in self.runs)
         # Of what is compared by its logarithm a share is a difference.
         errors = [run.half_widths.get(metric, 0.0) / NORMAL_QUANTILE for run in self.runs if metric in RATES]
-        return Night(values, min(errors, default=0.0))
+        return Night(values, min([*errors, LARGEST_ERROR]) if errors else 0.0)
 
 
-def incomparable(a: Summary, b: Summary) -> list[str]:
-    """Name what is not the same, and would have to be; empty where two runs can be compared."""
-    return [name for name, value in COMPARABLE.items() if value(a) != value(b)]
+def incomparable(a: Summary, b: Summary, metric: Metric) -> list[str]:
+    """Name what is not the same, and would have to be; empty where the figures of two runs can be compared."""
+    return [name for name, value in COMPARABLE.items() if value(a, metric) != value(b, metric)]
 
 
-def newest_alike(runs: Sequence[Summary]) -> list[Summary]:
+def newest_alike(runs: Sequence[Summary], metric: Metric) -> list[Summary]:
     """Return those of some runs, oldest first, that can be compared with the newest of them."""
-    return [run for run in runs if not incomparable(run, runs[-1])]
+    return [run for run in runs if not incomparable(run, runs[-1], metric)]
 
 
 def counts(run: Summary, metric: Metric) -> bool:
-    """Tell whether a run's figure can be judged: there is one, and nothing has spoiled it."""
-    return metric in run.figures and run.status != "quarantined" and (run.figures[metric] > 0 or metric not in RATES)
+    """Tell whether a run's figure can be judged: there is one, and nothing has spoiled it.
+
+    Noise spoils what was timed, also where such runs are kept; AP it does not change.
+    """
+    if metric not in run.figures or run.status == "quarantined":
+        return False
+    return metric not in RATES or (run.figures[metric] > 0 and not run.noisy)
 
 
 def by_night(runs: Iterable[Summary], *, each_alone: bool = False) -> tuple[NightRuns, ...]:
@@ -72,13 +79,9 @@ def by_night(runs: Iterable[Summary], *, each_alone: bool = False) -> tuple[Nigh
     return tuple(NightRuns(tuple(night)) for night in found)
 
 
-def newest(runs: Sequence[Summary], metric: Metric) -> Summary:
-    """Return the newest run that was to give a figure for the metric; of its night one that does, where there is any.
-
-    Some run must have been to give one.
-    """
-    night = by_night(run for run in runs if MEASURED_IN[metric] in run.phases)[-1].runs
-    return next((run for run in reversed(night) if counts(run, metric)), night[-1])
+def newest_night(runs: Sequence[Summary], metric: Metric) -> tuple[Summary, ...]:
+    """Return the newest night whose runs were to give a figure for the metric. Some run must have been."""
+    return by_night(run for run in runs if MEASURED_IN[metric] in run.phases)[-1].runs
 
 
 def _of_one_night(first: Summary, run: Summary) -> bool:

@@ -37,6 +37,8 @@ LEVEL_ERROR = 1.6  # variance of a median over that of a mean, for normal values
 EXPECTED_WEIGHT = 10.0  # nights that what is expected counts for
 # Spreads within which 95 % of nights are, by Student's t with 4 degrees of freedom.
 WITHIN = 2.4
+# Nights in a row that an accusation must be silent for, until the next one is a new one: chance may hide one or two.
+FORGOTTEN = 3
 WINDOWS: Mapping[int, float] = {1: 4.9, 2: 2.4, 7: 2.4}
 
 
@@ -46,7 +48,7 @@ class Rule:
 
     `least`: the smallest change that is accused. `expected`: the spread before nights have shown it. `windows`: by the
     number of newest nights, how many spreads they must be away. `suspicion`: spreads at which a night is worth a second
-    run. `creep`: None where the accepted value is no limit.
+    run. `creep`: None where the accepted value is no limit. `moves`: what is normal moves with the nights.
     """
 
     least: float
@@ -54,6 +56,7 @@ class Rule:
     windows: Mapping[int, float] = field(default_factory=lambda: WINDOWS)
     suspicion: float = 2.4
     creep: float | None = None
+    moves: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,8 @@ class Judgement:
 
     `limit`: how far they may be apart. `chance`: 95 % of such differences are within it when nothing has changed.
     `beyond`: how many of the newest nights there are from the first one that was too far on. `suspicious`: a second run
-    is worth its time. `since`: the first of the accused nights that this one continues.
+    is worth its time. `since`: the first of the accused nights that this one continues, `FORGOTTEN` quiet ones between
+    end it.
     """
 
     direction: Direction
@@ -106,6 +110,7 @@ class Course:
         self._distances = [abs(value - self._accepted) for value in accepted[1:]]
         self._first = self._settled = len(accepted)
         self._accused: Judgement | None = None
+        self._quiet = 0  # nights since
 
     def look(self, night: Night) -> Judgement:
         """Judge a night that comes next, without taking it in."""
@@ -127,12 +132,20 @@ class Course:
         self._values.append(night.value)
         if judged.direction == "unchanged":
             self._distances.append(abs(night.values[0] - self._level(place)[0]))
-            self._normal.append(place)
-            if self._accused is not None:  # what was mended must not stay accused by the nights before it
-                self._settled, self._accused = place, None
+            if self._rule.moves:
+                self._normal.append(place)
+            self._pass_over(place)
         else:
-            self._accused = judged
+            self._accused, self._quiet = judged, 0
         return judged
+
+    def _pass_over(self, place: int) -> None:
+        """Take in that nothing was said against a night."""
+        if self._accused is not None and not self._quiet:
+            self._settled = place  # what was mended must not stay accused by the nights before it
+        self._quiet += 1
+        if self._quiet == FORGOTTEN:
+            self._accused = None
 
     def _window(self, values: Sequence[float], width: int, spread: float) -> Judgement:
         """Compare the newest nights with the level before them."""

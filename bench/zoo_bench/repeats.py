@@ -22,9 +22,10 @@ class Spread:
 
 
 def trainings(runs: Sequence[Summary]) -> list[Summary]:
-    """Return the newest run (of some that are oldest first) of every seed that trained a model and evaluated it."""
-    own = [run for run in runs if "box_ap" in run.figures and "train" in run.phases_done]
-    return list({run.seed: run for run in own}.values())
+    """Return, for every seed of some runs (oldest first), the newest that evaluated a model which that seed trained."""
+    made = {(run.seed, run.weights) for run in runs if "train" in run.phases_done}
+    own = [run for run in runs if "box_ap" in run.figures and (run.seed, run.weights) in made]
+    return list({run.seed: run for run in own if run.status != "quarantined"}.values())
 
 
 def spread(runs: Sequence[Summary], column: Column) -> Spread | None:

@@ -30,8 +30,8 @@ def rule_of(metric: Metric, check: Check, *, same_model: bool) -> Rule:
         least = getattr(check.least_change, metric)
         return Rule(least=math.log1p(least), expected=EXPECTED[metric], creep=math.log1p(CREEP * least))
     if same_model:
-        # There is no chance in it: how far nights are apart does not matter. The accepted value bounds what adds up.
-        return Rule(check.same_model_ap, 0.0, {1: 0.0}, suspicion=math.inf, creep=check.same_model_ap)
+        # There is no chance in it: how far nights are apart does not matter, and what was accepted stays the measure.
+        return Rule(check.same_model_ap, 0.0, {1: 0.0}, suspicion=math.inf, moves=False)
     return Rule(getattr(check.least_change, metric), AP_EXPECTED, AP_WINDOWS)
 
 

@@ -18,6 +18,7 @@ from zoo_bench.provenance import MachineKey, driver, machine_key
 from zoo_bench.recipe import Phase
 from zoo_bench.record import Checkpoint, Inputs, Published, Record, Status
 
+DEFINITION_DIGITS = 16
 DEFINITIONS = tuple(MemoryDefinition(count, over_gpus) for count in MEMORY_COUNTS for over_gpus in OVER_GPUS)
 
 
@@ -28,7 +29,8 @@ class Summary:
     `noisy`: it has noise. `columns`: those it has a figure for. `memory_unknown`: the definitions by which its memory
     is not known. `iterations`: how long it trained. `inferred`: inference was timed. `driver`: of the GPUs it ran on.
     `figures`: what it says for a column, of memory by the usual definition; `half_widths`: of their 95 % intervals, as
-    a share of the figure, where they have one. `definitions_sha256`: of the texts that say what the figures are.
+    a share of the figure, where they have one. `definitions`: by column, the digest of what says how its figure came
+    about.
     """
 
     run_id: str
@@ -57,7 +59,7 @@ class Summary:
     commit: str | None
     figures: dict[Column, float]
     half_widths: dict[Column, float]
-    definitions_sha256: str
+    definitions: dict[Column, str]
 
     @classmethod
     def of(cls, record: Record) -> Summary:
@@ -93,7 +95,10 @@ class Summary:
             commit=record.revision.commit if record.revision else None,
             figures=_finite(figures),
             half_widths=_finite({column: one.half_width(figures[column]) for column, one in intervals.items()}),
-            definitions_sha256=digest({column: record.definitions.get(column, "") for column in HAS}),
+            definitions={
+                column: digest([record.definitions.get(column, ""), one.remark])[:DEFINITION_DIGITS]
+                for column, one in found.items()
+            },
         )
 
     @property

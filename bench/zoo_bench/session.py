@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from zoo_bench.backends import Backend, backend_names, find_backend, has_backend, sources_sha256
 from zoo_bench.baselines import Baseline
@@ -25,9 +26,9 @@ from zoo_bench.plan import PlannedCell, Request, make_plan, parse_phases
 from zoo_bench.provenance import CurrentInputs, MachineKey, machine_key_of
 from zoo_bench.record import Checkpoint, Inputs
 from zoo_bench.repeats import typical
-from zoo_bench.runs import Runs, Summary
+from zoo_bench.runs import Runs
 from zoo_bench.selector import choose
-from zoo_bench.store import Store
+from zoo_bench.store import Contents, Store, is_run
 from zoo_bench.workspace import Workspace, bundled_root
 
 
@@ -91,10 +92,18 @@ class Session:
     @cached_property
     def runs(self) -> Runs:
         """What the store holds. Warns of files that are no records."""
-        contents = self.store.load()
-        for problem in contents.problems:
+        for problem in self._contents.problems.values():
             self.warn(f"zoo-bench: passed over: {problem}")
-        return contents.runs
+        return self._contents.runs
+
+    @cached_property
+    def _contents(self) -> Contents:
+        return self.store.load()
+
+    def newest_damaged(self, cell_id: str) -> str:
+        """Return the id of the newest run of a cell whose record cannot be read; empty where there is none."""
+        names = [Path(name) for name in self._contents.problems]
+        return max((name.stem for name in names if str(name.parent) == cell_id and is_run(name.stem)), default="")
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
@@ -121,16 +130,21 @@ class Session:
         """
         if parse_phases(self.asked.phases) == ("publish",):
             return tuple(map(self._as_published, self.cells))
+        cells = self.cells
         if self.asked.accepted:
-            return tuple(cell for cell in self.cells if cell.id in self._accepted_models)
+            cells = tuple(cell for cell in cells if cell.id in self._accepted_models)
         if self.asked.repeat == 1:
-            return self.cells
-        seeds = range(self.asked.repeat)
-        kept = {cell.id: tuple(phase for phase in cell.phases if phase != "publish") for cell in self.cells}
+            return cells
+        if "publish" in (parse_phases(self.asked.phases) or ()):
+            raise ConfigError(
+                "--repeat makes several models, and one of them is published",
+                "zoo-bench run --phases publish afterwards: it takes the one nearest to the mean",
+            )
+        kept = {cell.id: tuple(phase for phase in cell.phases if phase != "publish") for cell in cells}
         return tuple(
             cell.model_copy(update={"seed": cell.seed + more, "phases": kept[cell.id]})
-            for more in seeds
-            for cell in self.cells
+            for more in range(self.asked.repeat)
+            for cell in cells
         )
 
     def _as_published(self, cell: Cell) -> Cell:
@@ -240,9 +254,7 @@ class Session:
         baseline = self.baseline(machine_key_of(describe_machine(self.machine.name).model_dump(mode="json")))
         found: dict[str, Checkpoint] = {}
         for cell in self.cells:
-            accepted = baseline.runs_of(cell.id)
-            runs = [run for run in self.runs.of(cell.id).summaries if run.run_id in accepted]
-            model = _accepted_model(runs)
+            model = self._accepted_model(cell, baseline.runs_of(cell.id))
             if model is None:
                 self.warn(f"zoo-bench: left out: {cell.id}: no trained model of it was accepted on this machine")
             elif not (self.workspace.root / model.file).is_file():
@@ -255,6 +267,18 @@ class Session:
                 "zoo-bench accept, after a run that trained",
             )
         return found
+
+    def _accepted_model(self, cell: Cell, accepted: frozenset[str]) -> Checkpoint | None:
+        """Return the model that stands for some accepted runs: one of the cell's recipe."""
+        runs = [run for run in self.runs.of(cell.id).summaries if run.run_id in accepted]
+        made = [run for run in runs if run.checkpoint is not None and run.checkpoint.usable]
+        mine = [run for run in made if _recipe(self.runs.read(run).cell) == _recipe(cell.resolved())]
+        evaluated = [run for run in mine if "box_ap" in run.figures]
+        chosen = typical(evaluated) or next(reversed(evaluated or mine), None)
+        if chosen is None or chosen.checkpoint is None:
+            return None
+        # A run may have been given it; now it is what was accepted.
+        return chosen.checkpoint.model_copy(update={"given": False})
 
     @cached_property
     def _given_checkpoint(self) -> Checkpoint | None:
@@ -277,8 +301,6 @@ class Session:
         return describe_model(file.resolve(), self.workspace.root, trained=True)
 
 
-def _accepted_model(runs: Sequence[Summary]) -> Checkpoint | None:
-    """Return the newest model of some accepted runs; one that was evaluated before others."""
-    evaluated = [run for run in runs if "box_ap" in run.figures] or runs
-    models = [run.checkpoint for run in evaluated if run.checkpoint is not None and run.checkpoint.usable]
-    return models[-1] if models else None
+def _recipe(resolved: dict[str, Any]) -> dict[str, Any]:
+    """Return the values that a model is made by."""
+    return {key: value for key, value in recipe_values(resolved).items() if key != "evaluate_images"}

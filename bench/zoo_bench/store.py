@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -56,8 +56,8 @@ def _began_s(run_id: str) -> int:
     return calendar.timegm(time.strptime(run_id[:15], "%Y%m%dT%H%M%S"))
 
 
-def _is_run(name: str) -> bool:
-    """Tell whether a folder has a run's id for a name; 31 February is none."""
+def is_run(name: str) -> bool:
+    """Tell whether a name is a run's id; 31 February is none."""
     with contextlib.suppress(ValueError):
         return RUN_ID.fullmatch(name) is not None and _began_s(name) >= 0
     return False
@@ -65,10 +65,13 @@ def _is_run(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Contents:
-    """The runs whose records could be read, and a line for each file that is no record."""
+    """The runs whose records could be read, and what is said of each file that is no record, by its path.
+
+    Paths are relative to the results folder.
+    """
 
     runs: Runs
-    problems: tuple[str, ...]
+    problems: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Store:
         folder = self.root / RUNS
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         names += [Path(name).stem for name in self._names()]
-        return new_run_id(next(filter(_is_run, sorted(names, reverse=True)), ""))
+        return new_run_id(next(filter(is_run, sorted(names, reverse=True)), ""))
 
     def run_folder(self, run_id: str) -> Path:
         """Return the folder for a run's logs, telemetry and weights."""
@@ -131,10 +134,10 @@ class Store:
             write_index(self.index, found)
         return self._contents(found, problems)
 
-    def _look(self, known: Mapping[str, Known]) -> tuple[dict[str, Known], list[str]]:
+    def _look(self, known: Mapping[str, Known]) -> tuple[dict[str, Known], dict[str, str]]:
         """Return what every file holds, by its name, and what is none; a file that is `known` is not read."""
         found: dict[str, Known] = {}
-        problems: list[str] = []
+        problems: dict[str, str] = {}
         for name in sorted(self._names()):
             path, one = self.root / name, known.get(name)
             try:
@@ -143,24 +146,24 @@ class Store:
                     one = Known(stamp, Summary.of(_read(path)))
                 found[name] = one
             except UNREADABLE as error:
-                problems.append(printable(f"{path}: {_first_line(error)}"))
+                problems[name] = printable(f"{path}: {_first_line(error)}")
         return found, problems
 
     def _names(self) -> list[str]:
         names = glob.glob("*/*/*.json", root_dir=self.root)
         return [name for name in names if name.partition("/")[0] not in NOT_RECORDS]
 
-    def _contents(self, found: Mapping[str, Known], problems: Sequence[str]) -> Contents:
+    def _contents(self, found: Mapping[str, Known], problems: Mapping[str, str]) -> Contents:
         names: dict[str, str] = {}
-        copies = []
+        copies = {}
         # Of two files with one run the one that is named after it counts.
         for name, known in sorted(found.items(), key=lambda one: (Path(one[0]).stem != one[1].run.run_id, one[0])):
             if names.setdefault(known.run.run_id, name) != name:
-                copies.append(f"{self.root / name}: its run is that of {self.root / names[known.run.run_id]}")
+                copies[name] = f"{self.root / name}: its run is that of {self.root / names[known.run.run_id]}"
         read = cache(lambda run_id: read_record(self.root / names[run_id]))
         runs = (known.run for name, known in found.items() if names[known.run.run_id] == name)
         ordered = tuple(sorted(runs, key=lambda run: run.run_id))
-        return Contents(Runs(ordered, lambda run: read(run.run_id)), (*problems, *copies))
+        return Contents(Runs(ordered, lambda run: read(run.run_id)), {**problems, **copies})
 
 
 def read_record(path: Path) -> Record:

@@ -12,6 +12,11 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(map(_shown, text))
 
 
+def one_line(text: str) -> str:
+    r"""Return the same without line breaks, which stand as ``\n``: of text that must not begin a line of its own."""
+    return printable(text).replace("\n", r"\n")
+
+
 def each_text(value: Any, change: Callable[[str], str]) -> Any:
     """Return a JSON value with `change` done to every text in it, keys too."""
     if isinstance(value, str):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from zoo_bench.bounded import LEAST_S
 from zoo_bench.events import Event, timed_images
 from zoo_bench.interval import bootstrap_interval
 from zoo_bench.measurements import EndedBy, InferTiming, TrainTiming
@@ -30,7 +31,7 @@ def train_timing(
     """
     steps = [event for event in events if event.name == "step"]
     times_s = steady.times_s
-    if not len(times_s) or not (np.isfinite(times_s) & (times_s > 0)).all():
+    if not len(times_s) or not (np.isfinite(times_s) & (times_s >= LEAST_S)).all():
         return None
     p10_s, median_s, p90_s = (float(value) for value in np.quantile(times_s, (0.1, 0.5, 0.9)))
     return TrainTiming(
@@ -64,7 +65,7 @@ def infer_timing(events: Iterable[Event]) -> InferTiming | None:
     if not steps:
         return None
     parts = {part: statistics.fmean(step.number(part) for step in steps) for part in INFER_PARTS}
-    if not all(math.isfinite(value) for value in parts.values()) or parts["forward_s"] <= 0:
+    if not all(math.isfinite(value) for value in parts.values()) or parts["forward_s"] < LEAST_S:
         return None
     shown_s = floats([step.number("forward_s") + step.number("postprocess_s") for step in steps])
     detections = statistics.fmean(step.number("detections") for step in steps)

@@ -18,15 +18,15 @@ from zoo_bench.revision import git
 from zoo_bench.rules import METRICS, Metric
 from zoo_bench.runs import Summary
 from zoo_bench.session import Asked, Session
+from zoo_bench.text import printable
 from zoo_bench.units import SHORT_HEADS, written
 
 
 def accept(asked: Asked, *, why: str, by: str | None, count: int) -> int:
     """Accept, of every chosen cell and for every metric, the newest `count` runs that can be compared."""
     session = Session.open(asked)
-    if not why.strip() or max(len(why), len(by or "")) > MOST_TEXT:
-        raise ConfigError("--why needs a reason, of 1,000 characters at most", "it stands beside the runs in the diff")
-    name = by or _user(session.workspace.root)
+    reason = _text("--why", why)
+    name = _user(session.workspace.root) if by is None else _text("--by", by)
     today = time.strftime("%Y-%m-%d", time.gmtime())
     accepted: dict[MachineKey, list[Accepted]] = {}
     chosen: dict[str, list[Summary]] = {}
@@ -39,7 +39,7 @@ def accept(asked: Asked, *, why: str, by: str | None, count: int) -> int:
                 profile=session.profile,
                 runs=tuple(run.run_id for run in found),
                 by=name,
-                why=why.strip(),
+                why=reason,
                 on=today,
             )
             accepted.setdefault(found[-1].machine, []).append(entry)
@@ -52,16 +52,26 @@ def accept(asked: Asked, *, why: str, by: str | None, count: int) -> int:
     for machine, entries in accepted.items():
         baseline = session.baseline(machine).accepting(entries)
         baseline.write()
-        print(f"{len(entries)} cells accepted in {baseline.path}")
+        session.warn(f"zoo-bench: {len(entries)} cell{'s' if len(entries) > 1 else ''} accepted in {baseline.path}")
     _print(session, chosen)
     return EXIT_OK
+
+
+def _text(option: str, given: str) -> str:
+    """Return what stands in the baseline for what was typed. Raises ConfigError for nothing, or too much."""
+    text = printable(given.strip())
+    if not text or len(text) > MOST_TEXT:
+        raise ConfigError(
+            f"{option} needs a text, of {MOST_TEXT:,} characters at most", "it stands beside the runs in the diff"
+        )
+    return text
 
 
 def _chosen(runs: Sequence[Summary], count: int) -> list[Summary]:
     """Return the runs to accept, oldest first: those that can be compared with the newest that count."""
     found: dict[str, Summary] = {}
     for metric in METRICS:
-        fitting = newest_alike([run for run in runs if counts(run, metric)])
+        fitting = newest_alike([run for run in runs if counts(run, metric)], metric)
         found.update((run.run_id, run) for run in fitting[-count:])
     return [found[run_id] for run_id in sorted(found)]
 
@@ -88,7 +98,7 @@ def _figures(runs: Sequence[Summary], metric: Metric) -> str:
 
 def _user(root: Path) -> str:
     """Return who is at the keyboard, as git knows them, else as the system does."""
-    name = (git(root, "config", "user.name") or "").strip()[:MOST_TEXT]
+    name = printable((git(root, "config", "user.name") or "").strip())[:MOST_TEXT]
     try:
         return name or getpass.getuser()
     except (OSError, KeyError):

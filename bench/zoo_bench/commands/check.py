@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,11 +12,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from zoo_bench.baselines import read_all
 from zoo_bench.check import Finding, Scope, check_cell
 from zoo_bench.check_formats import HEADS, QUIET, github, junit, line, markdown
 from zoo_bench.commands.run import run
 from zoo_bench.display import plain_table, table_console
-from zoo_bench.errors import EXIT_INTERRUPTED, ConfigError, ZooBenchError, nearest
+from zoo_bench.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, ConfigError, ZooBenchError, nearest
 from zoo_bench.findings import Told, as_json, exit_code, summary, tell
 from zoo_bench.rules import METRICS, RATES
 from zoo_bench.session import Asked, Session
@@ -44,8 +46,7 @@ def check(
     """
     session = Session.open(asked)
     begun_after_s = 0.0 if max_age_h is None else time.time() - max_age_h * HOUR_S
-    if metric is not None and metric not in METRICS:
-        raise ConfigError(f"--metric {metric}: no metric that is checked", nearest(metric, METRICS))
+    _refuse(metric, outputs, ap_only=ap_only, confirm=confirm)
     scope = Scope(session.profile, begun_after_s, ap_only, metric)
     findings = _findings(session, scope)
     interrupted = False
@@ -57,19 +58,37 @@ def check(
         session = Session.open(asked)
         findings = _findings(session, scope)
     told = tell(findings, session.runs, session.profile, session.name)
-    title = f"zoo-bench check, profile {session.profile}"
-    _write(outputs, told, title)
     _print(told, outputs)
-    return EXIT_INTERRUPTED if interrupted else exit_code(findings)
+    unwritten = _write(outputs, told, f"zoo-bench check, profile {session.profile}")
+    for problem in unwritten:
+        session.warn(f"zoo-bench: {problem}")
+    if interrupted:
+        return EXIT_INTERRUPTED
+    return exit_code(findings) or (EXIT_USAGE if unwritten else EXIT_OK)
+
+
+def _refuse(metric: str | None, outputs: Outputs, *, ap_only: bool, confirm: int) -> None:
+    """Raise ConfigError for what cannot be asked for together, and for reports that could not be written later."""
+    if metric is not None and metric not in METRICS:
+        raise ConfigError(f"--metric {metric}: no metric that is checked", nearest(metric, METRICS))
+    if ap_only and metric in RATES:
+        raise ConfigError(f"--ap-only leaves no {metric} to judge", "leave out one of --ap-only and --metric")
+    if ap_only and confirm:
+        raise ConfigError("--confirm runs nothing for --ap-only: AP is not of chance", "leave out --confirm")
+    for path in filter(None, (outputs.markdown, outputs.junit, outputs.json)):
+        problem = _keep(path, "", "a")
+        if problem:
+            raise ConfigError(problem, "name a file in a folder that is there")
 
 
 def _findings(session: Session, scope: Scope) -> list[Finding]:
-    machines = {run.machine for cell in session.cells for run in session.runs.of(cell.id).summaries}
-    baselines = {machine: session.baseline(machine) for machine in machines}
+    baselines = read_all(session.store.root)
     return [
         finding
         for cell in session.cells
-        for finding in check_cell(cell, session.runs, baselines, session.matrix.check, scope)
+        for finding in check_cell(
+            cell, session.runs, baselines, session.matrix.check, scope, session.newest_damaged(cell.id)
+        )
     ]
 
 
@@ -77,8 +96,10 @@ def _look_again(session: Session, findings: Sequence[Finding], times: int) -> bo
     """Run what looks changed `times` times more than once tonight; tell whether Ctrl-C ended that."""
     left: dict[tuple[str, ...], dict[str, int]] = {}
     for one in findings:
-        # A second training with the same seed says nothing of AP.
-        if one.metric in RATES and one.judged is not None and one.judged.suspicious and one.run is not None:
+        # A second training with the same seed says nothing of AP; and only what was accepted is measured once more.
+        if one.metric not in RATES or one.judged is None or one.run is None or not one.judged.suspicious:
+            continue
+        if "train" in one.run.phases or one.judged.same_model:
             cells = left.setdefault(one.run.phases, {})
             cells[one.cell_id] = max(cells.get(one.cell_id, 0), 1 + times - one.tonight)
     for phases, cells in left.items():
@@ -98,28 +119,43 @@ def _look_again(session: Session, findings: Sequence[Finding], times: int) -> bo
     return False
 
 
-def _write(outputs: Outputs, told: Sequence[Told], title: str) -> None:
+def _write(outputs: Outputs, told: Sequence[Told], title: str) -> list[str]:
+    """Write the reports that were asked for; return what could not be written."""
+    problems = []
     if outputs.markdown:
         # A job's summary is a file that every step adds to.
-        _keep(outputs.markdown, markdown(told, title), "a")
+        problems.append(_keep(outputs.markdown, markdown(told, title), "a"))
     if outputs.junit:
-        _keep(outputs.junit, junit(told, title), "w")
+        problems.append(_keep(outputs.junit, junit(told, title), "w"))
     if outputs.json:
-        _keep(outputs.json, json.dumps([as_json(one) for one in told], indent=2) + "\n", "w")
+        problems.append(_keep(outputs.json, json.dumps([as_json(one) for one in told], indent=2) + "\n", "w"))
+    return [problem for problem in problems if problem]
 
 
-def _keep(path: Path, text: str, mode: str) -> None:
+def _keep(path: Path, text: str, mode: str) -> str:
+    """Write to a file; return why that cannot be done, or nothing."""
     try:
         with path.open(mode, encoding="utf-8") as stream:
             stream.write(text)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}", "name a file in a folder") from None
+        return f"{path}: cannot be written: {error.strerror or error}"
+    return ""
 
 
 def _print(told: Sequence[Told], outputs: Outputs) -> None:
-    if outputs.annotations:
-        print(github(told), end="")
-    shown = [one for one in told if outputs.every or one.verdict != QUIET]
+    if not outputs.annotations:
+        _print_table(told, every=outputs.every)
+        return
+    # What records say is printed too, and must command nothing.
+    token = secrets.token_hex(16)
+    print(f"::stop-commands::{token}")
+    _print_table(told, every=outputs.every)
+    print(f"::{token}::")
+    print(github(told), end="")
+
+
+def _print_table(told: Sequence[Told], *, every: bool) -> None:
+    shown = [one for one in told if every or one.verdict != QUIET]
     console = table_console()
     if shown:
         grid = plain_table()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
+from typing import Any
 
 import numpy as np
 import plotext
@@ -17,10 +19,11 @@ from zoo_bench.compare import unlike
 from zoo_bench.display import plain_table, table_console
 from zoo_bench.errors import EXIT_OK, ConfigError
 from zoo_bench.findings import change_text, commit_of
-from zoo_bench.lookup import FoundCell, find_cell, not_found
+from zoo_bench.lookup import FoundCell, find_cell, find_run, not_found
 from zoo_bench.nights import NightRuns, by_night, counts, newest_alike
 from zoo_bench.rules import METRICS, RATES, Metric, change_of, figure_of, rule_of
 from zoo_bench.session import Asked, Session
+from zoo_bench.text import one_line
 from zoo_bench.units import SHORT_HEADS, shown, written
 
 HEIGHT, TICKS = 12, 4
@@ -28,14 +31,15 @@ MARGIN, LEAST_MARGIN = 0.1, 0.01  # above and below: of the range, of the larges
 FEWEST = 2
 
 
-def history(asked: Asked, word: str) -> int:
+def history(asked: Asked, word: str, *, as_json: bool) -> int:
     """Draw every metric of a cell, and list the changes of its level with what else changed there."""
     session = Session.open(asked)
+    run = find_run(word, session.runs.summaries)
+    if run is not None:
+        raise ConfigError(f"--history is of a cell, and {word} is a run", f"zoo-bench show {run.cell_id} --history")
     found = find_cell(word, session.matrix, asked.profile)
     if found is None:
         raise not_found(word, session.matrix, asked.profile, session.runs.summaries)
-    console = table_console()
-    console.print(Text(f"{found.cell.id}, profile {found.profile}", style="bold"))
     nights = {metric: _nights(session, found, metric) for metric in METRICS}
     told = {metric: mine for metric, mine in nights.items() if len(mine) >= FEWEST}
     if not told:
@@ -43,10 +47,37 @@ def history(asked: Asked, word: str) -> int:
             f"{found.cell.id}: fewer than {FEWEST} nights of profile {found.profile} can be compared",
             "zoo-bench run --force measures once more",
         )
+    if as_json:
+        print(json.dumps({metric: _as_json(session, metric, mine) for metric, mine in told.items()}, indent=2))
+        return EXIT_OK
+    console = table_console()
+    console.print(Text(f"{found.cell.id}, profile {found.profile}", style="bold"))
     for metric, mine in told.items():
         _draw(console, metric, mine)
         _print_changes(console, session, metric, mine)
     return EXIT_OK
+
+
+def _as_json(session: Session, metric: Metric, nights: Sequence[NightRuns]) -> list[dict[str, Any]]:
+    """Return the nights in base units; `step` is true of the first night of a new level."""
+    steps = set(_ends(session, metric, nights)[1:])
+    return [
+        {
+            "value": figure_of(metric, night.of(metric).value),
+            "step": place in steps,
+            "commit": night.runs[0].commit,
+            "started_unix_s": night.runs[0].started_unix_s,
+            "runs": [run.run_id for run in night.runs],
+        }
+        for place, night in enumerate(nights)
+    ]
+
+
+def _ends(session: Session, metric: Metric, nights: Sequence[NightRuns]) -> list[int]:
+    """Return where each level begins, and the number of nights."""
+    values = [night.of(metric).value for night in nights]
+    least = rule_of(metric, session.matrix.check, same_model=False).least
+    return [0, *cuts(values, least), len(values)]
 
 
 def _nights(session: Session, found: FoundCell, metric: Metric) -> tuple[NightRuns, ...]:
@@ -55,7 +86,7 @@ def _nights(session: Session, found: FoundCell, metric: Metric) -> tuple[NightRu
     fitting = [run for run in runs if counts(run, metric)]
     if metric not in RATES:  # of one model AP does not change, and seeds are no nights
         fitting = [run for run in fitting if "train" in run.phases_done]
-    return by_night(newest_alike(fitting)) if fitting else ()
+    return by_night(newest_alike(fitting, metric)) if fitting else ()
 
 
 def _draw(console: Console, metric: Metric, nights: Sequence[NightRuns]) -> None:
@@ -79,8 +110,7 @@ def _day(night: NightRuns) -> str:
 
 def _print_changes(console: Console, session: Session, metric: Metric, nights: Sequence[NightRuns]) -> None:
     values = [night.of(metric).value for night in nights]
-    least = rule_of(metric, session.matrix.check, same_model=False).least
-    ends = [0, *cuts(values, least), len(values)]
+    ends = _ends(session, metric, nights)
     levels = [figure_of(metric, median(values[begin:end])) for begin, end in pairwise(ends)]
     table = plain_table()
     for head in ("level", "change", "nights", "from", "commit", "run"):
@@ -101,4 +131,4 @@ def _print_step(console: Console, session: Session, before: NightRuns, after: Ni
     differences = unlike(session.runs.read(last), session.runs.read(first))
     console.print(Text(f"between {between}:"))
     for text in differences or ["nothing else that the records hold"]:
-        console.print(Text(f"  - {text}"), soft_wrap=True)
+        console.print(Text(f"  - {one_line(text)}"), soft_wrap=True)
