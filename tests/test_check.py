@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import pytest
 from conftest import Zoo
 from nights import add, commit, night, without_runs
 
-from zoo_bench.measurements import Measurements
+from zoo_bench.measurements import Interval, Measurements
 from zoo_bench.noise import Noise
 from zoo_bench.record import Record
+from zoo_bench.revision import Revision
 
 MASK, RETINANET = "fake/mask-rcnn_r50_fpn_1x_shapes", "fake/retinanet_r50_fpn_1x_shapes"
 Nightly = Callable[..., Zoo]
@@ -301,6 +303,143 @@ def test_what_a_record_says_begins_no_line_and_commands_nothing(nightly: Nightly
     assert all(begin < place < end or place == annotation for place in said)
 
 
+def test_a_damaged_record_of_the_training_is_not_passed_over_for_the_evaluation_after_it(nightly: Nightly) -> None:
+    zoo = nightly(3)
+    record = first(zoo, MASK)
+    train = night(record, 4, phases=("train",), phases_done=("train",))
+    later = {"run_id": train.run_id.replace(".000Z", ".900Z"), "phases": ("infer", "evaluate")}
+    add(zoo, train, night(record, 4, phases_done=("infer", "evaluate"), **later))
+    (zoo.root / "results" / MASK / f"{train.run_id}.json").write_text("{")
+    _, found = findings(zoo, "--select", MASK)
+    verdicts = {metric: one["verdict"] for (_, metric), one in found.items()}
+    assert verdicts == {
+        "memory": "missing", "s_per_iter": "missing", "fps": "unchanged", "box_ap": "unchanged", "mask_ap": "unchanged",
+    }  # fmt: skip
+
+
+def test_a_run_that_failed_is_not_excused_by_noise(nightly: Nightly) -> None:
+    zoo = nightly(3)
+    noise = (Noise(kind="cpu_load", gpu=None, from_s=0, to_s=9, detail="others took 90 %"),)
+    nothing = {"phases_done": (), "measurements": Measurements(), "reason": "it broke", "noise": noise}
+    add(zoo, night(first(zoo, MASK), 4, status="failed", **nothing), night(first(zoo, RETINANET), 4))
+    assert findings(zoo)[0] == 1
+
+
+def test_a_run_that_is_too_inexact_is_not_called_unchanged(nightly: Nightly) -> None:
+    zoo = nightly()
+    slow = night(first(zoo, MASK), 31, slower=1.4)
+    train = slow.measurements.train
+    assert train is not None
+    wide = train.model_copy(update={"interval": Interval(low=train.mean_s * 0.8, high=train.mean_s * 1.2)})
+    measured = slow.measurements.model_copy(update={"train": wide})
+    add(zoo, slow.model_copy(update={"measurements": measured}))
+    _, found = findings(zoo)
+    assert found[MASK, "s_per_iter"]["verdict"] == "missing"
+    assert "±20.0 %" in found[MASK, "s_per_iter"]["reason"]
+
+
+def test_what_is_accepted_together_is_of_one_state_of_the_sources(nightly: Nightly) -> None:
+    zoo = nightly()
+    same = {"revision": Revision(commit=commit(40), dirty=False)}
+    for number in (40, 41):
+        add(zoo, *(night(first(zoo, cell), number, slower=1.2, **same) for cell in (MASK, RETINANET)))
+    done = zoo.call("accept", "--why", "it is meant", "--runs", "5")
+    assert "2 of 5 runs" in done.stderr
+    add(zoo, *(night(first(zoo, cell), 42, slower=1.44) for cell in (MASK, RETINANET)))
+    _, found = findings(zoo)
+    assert found[MASK, "s_per_iter"]["verdict"] == "regressed"
+    assert found[MASK, "s_per_iter"]["figures"]["limit"] < 0.05
+
+
+def test_a_cell_that_was_never_measured_as_the_others_were_tonight_is_missing(nightly: Nightly) -> None:
+    zoo = nightly(3)
+    now_s = time.time()
+    train = {"phases": ("train",), "phases_done": ("train",)}
+    zoo.change({"profiles": {"short": {**zoo.matrix["profiles"]["quick"], "description": "times alone"}}})
+    tonight = {"profile": "short", "started_unix_s": now_s}
+    add(zoo, night(first(zoo, RETINANET), 4, **tonight, **train), night(first(zoo, MASK), 4, **tonight))
+    _, found = findings(zoo, "--profile", "short", "--max-age", "20")
+    assert found[RETINANET, "fps"]["reason"] == "never measured, as other cells are"
+    assert (RETINANET, "fps") not in findings(zoo, "--profile", "short")[1]
+
+
+def test_an_older_model_that_is_evaluated_again_is_judged_itself(nightly: Nightly) -> None:
+    zoo = nightly(0)
+    record = first(zoo, RETINANET)
+    assert record.checkpoint is not None
+    models = [record.checkpoint.model_copy(update={"sha256": f"{number:064x}"}) for number in (1, 2)]
+    add(zoo, *(night(record, number, checkpoint=model) for number, model in enumerate(models, start=1)))
+    add(zoo, night(record, 5, checkpoint=models[0], ap_lost=0.3, phases=("evaluate",), phases_done=("evaluate",)))
+    _, found = findings(zoo, "--select", RETINANET, "--metric", "box_ap")
+    assert found[RETINANET, "box_ap"]["verdict"] == "regressed"
+
+
+def test_other_software_makes_another_night(nightly: Nightly) -> None:
+    zoo = nightly()
+    good = night(first(zoo, MASK), 31)
+    for number in range(5):
+        later = {
+            "run_id": good.run_id.replace(".000Z", f".{number}00Z"),
+            "started_unix_s": good.started_unix_s + number,
+        }
+        add(zoo, good.model_copy(update=later))
+    slow = night(first(zoo, MASK), 31, slower=2, software={"python": "3.99"})
+    add(zoo, slow.model_copy(update={"run_id": good.run_id.replace(".000Z", ".999Z")}))
+    _, found = findings(zoo)
+    assert found[MASK, "s_per_iter"]["verdict"] == "regressed"
+
+
+def test_fps_of_several_accepted_models_is_the_middle_of_all(nightly: Nightly) -> None:
+    zoo = nightly(0)
+    record = first(zoo, RETINANET)
+    infer = record.measurements.infer
+    assert record.checkpoint is not None
+    assert infer is not None
+    for number, times in ((1, 2.0), (2, 1.0), (3, 1.01)):
+        slower = infer.model_copy(update={"forward_s": infer.forward_s * times, "postprocess_s": 0.0, "interval": None})
+        model = record.checkpoint.model_copy(update={"sha256": f"{number:064x}"})
+        measured = record.measurements.model_copy(update={"infer": slower})
+        same = {"revision": Revision(commit=commit(9), dirty=False), "measurements": measured, "checkpoint": model}
+        add(zoo, night(record, number).model_copy(update=same))
+    assert zoo.call("accept", "--why", "three models", "--runs", "3").returncode == 0
+    again = zoo.records[-1]
+    model = record.checkpoint.model_copy(update={"sha256": f"{1:064x}"})
+    add(zoo, night(record, 5).model_copy(update={"measurements": again.measurements, "checkpoint": model}))
+    _, found = findings(zoo, "--select", RETINANET)
+    assert found[RETINANET, "fps"]["verdict"] == "unchanged"
+
+
+def test_a_rerun_that_fails_takes_no_accusation_back(nightly: Nightly) -> None:
+    zoo = nightly()
+    add(zoo, night(first(zoo, MASK), 31, slower=2), night(first(zoo, RETINANET), 31))
+    zoo.options(fault={"phase": "train", "at": 1, "kind": "error"})
+    done = zoo.call("check", "--confirm", "1")
+    assert done.returncode == 3
+    assert "failed" in done.stdout + done.stderr
+
+
+def test_what_was_made_elsewhere_is_not_run_again_here(nightly: Nightly) -> None:
+    zoo = nightly(0)
+    elsewhere = {"machine": {"name": "elsewhere", "cpu": "A CPU", "gpus": []}}
+    for number in range(1, 20):
+        add(zoo, night(first(zoo, RETINANET), number, slower=2 if number == 19 else 1, **elsewhere))
+        if number == 1:
+            assert zoo.call("accept", "--why", "another machine", "--select", RETINANET).returncode == 0
+    count = len(zoo.records)
+    done = zoo.call("check", "--confirm", "2", "--select", RETINANET)
+    assert done.returncode == 3
+    assert "not run again" in done.stderr
+    assert len(zoo.records) == count
+
+
+def test_what_got_better_asks_to_be_accepted(nightly: Nightly) -> None:
+    zoo = nightly()
+    add(zoo, *(night(first(zoo, cell), 31, slower=0.9) for cell in (MASK, RETINANET)))
+    done = zoo.call("check")
+    assert done.returncode == 0
+    assert "accept it" in " ".join(done.stdout.split())
+
+
 @pytest.mark.parametrize("seconds", [1e308, 5e-324])
 def test_times_that_no_clock_tells_are_no_record(nightly: Nightly, seconds: float) -> None:
     zoo = nightly(3)
@@ -317,11 +456,14 @@ def test_times_that_no_clock_tells_are_no_record(nightly: Nightly, seconds: floa
     assert zoo.call("show", MASK, "--history").returncode == 0
 
 
-@pytest.mark.parametrize("arguments", [("--ap-only", "--metric", "fps"), ("--ap-only", "--confirm", "2")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("--ap-only", "--metric", "fps"), ("--ap-only", "--confirm", "2"), ("--json", "one file", "--junit", "one file")],
+)
 def test_what_contradicts_itself_is_refused(nightly: Nightly, arguments: tuple[str, ...]) -> None:
     done = nightly(1).call("check", *arguments)
     assert done.returncode == 2
-    assert arguments[-2] in done.stderr
+    assert arguments[-2] in done.stderr or "one file" in done.stderr
 
 
 def test_nothing_to_check_is_no_success(nightly: Nightly) -> None:
@@ -415,6 +557,21 @@ def test_history_draws_every_metric_and_finds_its_steps(nightly: Nightly) -> Non
     assert commit(31)[:12] in step
     assert f"between {commit(30)[:12]}..{commit(31)[:12]}" in done.stdout
     assert "-> 3.99" in done.stdout
+
+
+def test_history_of_a_model_that_finds_nothing(nightly: Nightly) -> None:
+    zoo = nightly(0)
+    record = first(zoo, RETINANET)
+    assert record.measurements.scores is not None
+    assert record.measurements.scores.box is not None
+    ap = record.measurements.scores.box.ap
+    assert ap is not None
+    add(zoo, *(night(record, number, ap_lost=ap) for number in (1, 2)))
+    file = zoo.root / "results" / RETINANET / f"{record.run_id}.json"
+    file.unlink()
+    done = zoo.call("show", RETINANET, "--history")
+    assert done.returncode == 0, done.stderr
+    assert "box AP, night by night" in done.stdout
 
 
 def test_history_as_json_names_the_nights_and_the_step(nightly: Nightly) -> None:

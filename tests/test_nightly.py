@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from conftest import FAKE, REPOSITORY
+from test_surroundings import wait_for
 
 from zoo_bench.recipe import merge
 
@@ -141,7 +144,8 @@ def test_nights_go_red_with_the_commit_that_made_it_slow_and_bisect_finds_it(clo
 
     status = git(clone.root, "status", "--porcelain")
     records = sorted((clone.root / "results" / CELL).glob("*.json"))
-    done = clone.sh(f"python tools/find_commit.py {good} {bad} {CELL} --profile quick --runs 3")
+    back = len(git(clone.root, "rev-list", f"{good}..{bad}").split())
+    done = clone.sh(f"cd tools && python find_commit.py HEAD~{back} HEAD {CELL} --profile quick --runs 3")
     assert f"{culprit} is the first bad commit" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0
     assert sorted((clone.root / "results" / CELL).glob("*.json")) == records, "what is searched is no night"
@@ -156,7 +160,48 @@ def test_nothing_is_searched_between_commits_that_cannot_be_told_apart(clone: Cl
         done = clone.sh(f"python tools/find_commit.py {good} {bad} {CELL} --profile quick --runs 3 --metric {metric}")
         assert f"{bad} (bad): {metric} " in done.stdout, done.stdout + done.stderr
     assert done.returncode == 2
-    assert "cannot be told apart" in done.stderr, "the AP of a model is the same to the last digit"
+    assert "does not differ by what matters" in done.stderr, "the AP of a model is the same to the last digit"
+
+
+def left_in(folder: Path) -> list[psutil.Process]:
+    """The processes whose command names something in a folder."""
+    every = psutil.process_iter(["cmdline"])
+    return [one for one in every if any(str(folder) in word for word in one.info["cmdline"] or ())]
+
+
+@pytest.mark.parametrize(("number", "to_all"), [(signal.SIGINT, True), (signal.SIGHUP, True), (signal.SIGTERM, False)])
+def test_a_search_that_is_ended_leaves_nothing(clone: Clone, number: signal.Signals, to_all: bool) -> None:
+    slow = yaml.safe_load((clone.root / "matrix.yaml").read_text())
+    slow["profiles"]["quick"]["set"]["options"]["iteration_s"] = 60
+    (clone.root / "matrix.yaml").write_text(yaml.safe_dump(slow))
+    good, bad = clone.commit("slow"), clone.commit("slow too")
+    command = [sys.executable, "tools/find_commit.py", good, bad, CELL, "--profile", "quick"]
+    with subprocess.Popen(command, cwd=clone.root, start_new_session=True, stderr=subprocess.PIPE, text=True) as search:
+        worker = clone.root / ".zoo-bench" / "bisect" / "results" / "runs"
+        wait_for(lambda: any(worker.glob("*/events.jsonl")), "the worker begins")
+        (os.killpg if to_all else os.kill)(search.pid, number)
+        assert search.wait(60) == 130
+    assert not (clone.root / ".zoo-bench" / "bisect").exists()
+    assert len(git(clone.root, "worktree", "list").splitlines()) == 1
+    wait_for(lambda: not left_in(worker), "all of it has ended")
+
+
+def test_a_search_among_committed_results_ends_too(clone: Clone) -> None:
+    assert clone.sh("zoo-bench run && zoo-bench accept --why 'a model'").returncode == 0
+    git(clone.root, "add", "--force", "results/baselines", f"results/{CELL}")
+    good = clone.commit("with results")
+    assert clone.sh("zoo-bench accept --why 'once more'").returncode == 0
+    git(clone.root, "add", "--force", "results/baselines")
+    clone.slow_down(3)
+    assert clone.sh("zoo-bench accept --why 'not committed'").returncode == 0
+    before = git(clone.root, "status", "--porcelain")
+    done = clone.sh(f"python tools/find_commit.py {good} HEAD {CELL} --profile quick --runs 3")
+    assert "is the first bad commit" in done.stdout, done.stdout + done.stderr
+    assert git(clone.root, "status", "--porcelain") == before
+
+
+def test_a_step_that_breaks_says_nothing_of_its_commit(clone: Clone) -> None:
+    assert clone.sh("python tools/find_commit.py --step '{}'").returncode >= 128
 
 
 def test_results_that_two_machines_push_are_all_kept(clone: Clone, tmp_path: Path) -> None:
@@ -175,6 +220,21 @@ def test_results_that_two_machines_push_are_all_kept(clone: Clone, tmp_path: Pat
         "d.json",
     ]
     assert (other / "results" / "c.json").is_file()
+
+    (other / "results" / "c.json").unlink()
+    assert subprocess.run(["bash", "-c", sync], cwd=other, check=False).returncode == 0
+    assert (other / "results" / "c.json").is_file(), "nothing is deleted"
+
+    for root in (clone.root, other):
+        (root / "results" / "a.json").write_text(root.name)
+    assert clone.sh(sync).returncode == 0
+    for _ in range(2):
+        done = subprocess.run(["bash", "-c", sync], cwd=other, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "have changed the same file" in done.stderr
+        assert (other / "results" / "a.json").read_text() == "other"
+    logs = (other / "results" / ".git" / "logs").rglob("*")
+    assert not any(str(clone.origin) in file.read_text() for file in logs if file.is_file())
 
 
 def test_the_hosted_workflow_compares_ap_alone(clone: Clone) -> None:

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Finds the commit that changed a metric of a cell, with git bisect: each commit is measured on this machine, now.
 
-    .venv/bin/python tools/find_commit.py GOOD BAD CELL [--profile speed] [--metric s_per_iter] [--runs 5]
+    .venv/bin/python tools/find_commit.py GOOD BAD CELL [--profile speed] [--metric s_per_iter] [--runs 4]
 
-First BAD and GOOD are measured. A commit in between is bad when its figure (the median of its runs) is nearer to BAD's.
-That is a fairer question than the nightly check's, which must never accuse in vain: of a change that stands it is known
-that it is there. Where the runs of GOOD and BAD cannot be told apart, nothing is searched.
+First BAD and GOOD are measured, in turns. A commit in between is bad when its figure (the median of its runs) is nearer
+to BAD's. That is a fairer question than the nightly check's, which must never accuse in vain: here it is known that
+something changed. Where the ends do not differ by what matters (`check` in matrix.yaml), nothing is searched.
 
 All of this happens in a worktree of its own, .zoo-bench/bisect: neither the checkout nor results/ is touched. Worker
 environments, datasets and the accepted models (for fps and AP) are those of the workspace; sources and matrix are those
@@ -15,133 +15,174 @@ of each commit; zoo-bench itself is the one that is installed. A commit on which
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import FrameType
 
+import filelock
+
+from zoo_bench.cell import expand
+from zoo_bench.errors import ConfigError, ZooBenchError, nearest
 from zoo_bench.figures import figure
-from zoo_bench.rules import METRICS, RATES, Metric
+from zoo_bench.load import load_matrix
+from zoo_bench.rules import METRICS, RATES, Metric, comparable, rule_of
 from zoo_bench.store import read_record
 
+FOUND, NOT_FOUND = 0, 2
+# To git bisect run: whatever is above 127 ends the search.
+SKIP, ABORT = 125, 255
+FEWEST_RUNS = 3
 # One run in so many may be far out for a reason of its own.
-ODD_ONE_IN = 5
-SKIP, FAILED = 125, 2
+ODD_ONE_IN = 4
 PHASES = {"memory": ["train"], "s_per_iter": ["train"], "fps": ["infer", "--accepted"]}
 AP_PHASES = ["evaluate", "--accepted"]
 
 
 @dataclass(frozen=True)
 class Search:
-    """What is measured, where, and between which figures; `good` and `bad` in base units."""
+    """What is measured, and between which figures: `good` and `bad`, in base units.
 
-    worktree: str
+    `least`: the smallest change that matters, as the nightly check compares values.
+    """
+
+    root: str
     cell: str
     profile: str
     metric: Metric
     runs: int
+    least: float = 0.0
     good: float = 0.0
     bad: float = 0.0
 
     @property
-    def middle(self) -> float:
-        """What is beyond this is bad."""
-        return (self.good + self.bad) / 2
+    def worktree(self) -> Path:
+        """Where commits are checked out."""
+        return Path(self.root) / ".zoo-bench" / "bisect"
 
     def is_bad(self, value: float) -> bool:
-        """Tell on which side a figure is."""
-        return (value > self.middle) == (self.bad > self.good)
+        """Tell to which end a figure is nearer."""
+        return (value > (self.good + self.bad) / 2) == (self.bad > self.good)
 
-    def are_apart(self, good: Sequence[float], bad: Sequence[float]) -> bool:
-        """Tell whether the runs of both ends lie on their own sides of the middle, but for odd ones."""
-        wrong = (sum(not self.is_bad(value) for value in bad), sum(map(self.is_bad, good)))
-        return self.bad != self.good and max(wrong) <= self.runs // ODD_ONE_IN
+    def between(self, good: Sequence[float], bad: Sequence[float]) -> Search | None:
+        """Return the search between two ends; None where they are not apart."""
+        found = replace(self, good=statistics.median(good), bad=statistics.median(bad))
+        wrong = max(sum(not found.is_bad(value) for value in bad), sum(map(found.is_bad, good)))
+        change = abs(comparable(self.metric, found.bad) - comparable(self.metric, found.good))
+        return found if change >= self.least and wrong <= self.runs // ODD_ONE_IN else None
 
 
 def main() -> int:
-    """Return 0 when a commit was found, else 2; as a step of git bisect what that wants to know."""
+    """Return 0 when a commit was found, 2 when none was; as a step of git bisect what that wants to know."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+    if sys.argv[1:2] == ["--step"]:
+        try:
+            return step(Search(**json.loads(sys.argv[2])))
+        except BaseException as error:  # noqa: BLE001 - git takes Python's exit code 1 for "this commit is bad"
+            print(f"find_commit: {type(error).__name__}: {error}", file=sys.stderr)
+            return ABORT
+    told = _arguments()
+    try:
+        root = Path(git(Path.cwd(), "rev-parse", "--show-toplevel"))
+        good, bad = (git(root, "rev-parse", "--verify", f"{commit}^{{commit}}") for commit in (told.good, told.bad))
+        return search(root, good, bad, told)
+    except ZooBenchError as error:
+        print(f"find_commit: {error.message}; {error.hint}", file=sys.stderr)
+        return NOT_FOUND
+    except (subprocess.SubprocessError, OSError, filelock.Timeout) as error:
+        print(f"find_commit: {error}", file=sys.stderr)
+        return NOT_FOUND
+    except KeyboardInterrupt:
+        print("find_commit: interrupted", file=sys.stderr)
+        return 130
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("good", metavar="GOOD", help="a commit before the change")
     parser.add_argument("bad", metavar="BAD", help="a commit after it")
-    parser.add_argument("cell", metavar="CELL", help="the id of a cell")
+    parser.add_argument("cell", metavar="CELL", help="the id of a cell: backend/name")
     parser.add_argument("--profile", default="speed")
     parser.add_argument("--metric", default="s_per_iter", choices=METRICS)
-    parser.add_argument("--runs", type=int, default=5, help="of each commit; AP needs one (default 5)")
-    if sys.argv[1:2] == ["--step"]:
-        return step(Search(**json.loads(sys.argv[2])))
+    parser.add_argument("--runs", type=int, default=4, help="of each commit, 3 at least; AP needs one (default 4)")
     told = parser.parse_args()
-    root = Path(git(Path.cwd(), "rev-parse", "--show-toplevel"))
-    worktree = root / ".zoo-bench" / "bisect"
-    runs = told.runs if told.metric in RATES else 1
-    search = Search(str(worktree), told.cell, told.profile, told.metric, runs)
-    git(root, "worktree", "prune")
-    git(root, "worktree", "add", "--force", "--detach", str(worktree), told.bad)
-    try:
-        share(root, worktree, told.cell)
-        return find(search, told.good, told.bad)
-    finally:
-        git(root, "worktree", "remove", "--force", str(worktree))
+    if told.metric not in RATES:
+        told.runs = 1
+    elif told.runs < FEWEST_RUNS:
+        parser.error(f"--runs {told.runs}: of fewer than {FEWEST_RUNS} nobody knows which is the odd one")
+    return told
 
 
-def share(root: Path, worktree: Path, cell: str) -> None:
-    """Let the worktree have what git does not: environments, datasets, what was accepted, and its models."""
-    for path in (*root.glob("machine.yaml"), *root.glob("data"), *(root / ".zoo-bench").iterdir()):
-        if path != worktree and (path.is_dir() or path.parent == root):
-            link(worktree / path.relative_to(root), path)
-    results = worktree / "results"
-    for folder in ("baselines", cell):
-        if (root / "results" / folder).is_dir():
-            shutil.copytree(root / "results" / folder, results / folder, dirs_exist_ok=True)
-    for file in (results / cell).glob("*.json"):
-        checkpoint = read_record(file).checkpoint
-        if checkpoint is not None and (root / checkpoint.file).is_file():
-            link(worktree / checkpoint.file, root / checkpoint.file)
+def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    raise KeyboardInterrupt
 
 
-def link(path: Path, to: Path) -> None:
-    """Make a link, where nothing is yet."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        path.symlink_to(to)
+def search(root: Path, good: str, bad: str, told: argparse.Namespace) -> int:
+    """Make the worktree, search in it, and take it away again, however that ends."""
+    matrix = load_matrix(root / "matrix.yaml")
+    cells = [cell.id for cell in expand(matrix, told.profile)]
+    if told.cell not in cells:
+        raise ConfigError(f"{told.cell}: profile {told.profile} has no such cell", nearest(told.cell, cells))
+    if good == bad or git(root, "merge-base", good, bad) != good:
+        raise ConfigError(f"{told.good} does not come before {told.bad}", "name the good commit first")
+    rule = rule_of(told.metric, matrix.check, same_model=told.metric not in RATES)
+    asked = Search(str(root), told.cell, told.profile, told.metric, told.runs, rule.least)
+    asked.worktree.parent.mkdir(exist_ok=True)
+    with filelock.FileLock(asked.worktree.with_suffix(".lock"), timeout=0):
+        remove(asked)  # what a search left that was killed
+        git(root, "worktree", "add", "--force", "--detach", str(asked.worktree), bad)
+        try:
+            return find(asked, good, bad)
+        finally:
+            remove(asked)
 
 
-def find(search: Search, good: str, bad: str) -> int:
+def remove(asked: Search) -> None:
+    """Take the worktree away, where there is one."""
+    shutil.rmtree(asked.worktree, ignore_errors=True)
+    git(Path(asked.root), "worktree", "prune")
+
+
+def find(asked: Search, good: str, bad: str) -> int:
     """Measure both ends, and have git look between them."""
-    ends: list[list[float]] = []
-    for what, commit in (("bad", bad), ("good", good)):
-        git(Path(search.worktree), "checkout", "--quiet", "--detach", commit)
-        ends.append(list(figures(search)))
-        if not enough(ends[-1], search.runs):
-            print(f"find_commit: {search.cell} cannot be measured on {commit}, the {what} commit", file=sys.stderr)
-            return FAILED
-        print(f"find_commit: {commit} ({what}): {search.metric} {statistics.median(ends[-1]):.6g}")
-    search = Search(**{**asdict(search), "bad": statistics.median(ends[0]), "good": statistics.median(ends[1])})
-    if not search.are_apart(ends[1], ends[0]):
-        print(
-            "find_commit: the runs of the two commits cannot be told apart here and now: nothing to search",
-            file=sys.stderr,
-        )
-        return FAILED
-    git(Path(search.worktree), "bisect", "start", bad, good)
-    command = [sys.executable, str(Path(__file__).resolve()), "--step", json.dumps(asdict(search))]
-    done = subprocess.run(["git", "-C", search.worktree, "bisect", "run", *command], check=False)
-    return FAILED if done.returncode else 0
+    ends: dict[str, list[float]] = {bad: [], good: []}
+    for _ in range(asked.runs):
+        for commit, found in ends.items():
+            git(asked.worktree, "checkout", "--quiet", "--detach", commit)
+            found += figures(asked, 1)
+    for commit, found in ends.items():
+        if not enough(found, asked.runs):
+            print(f"find_commit: {asked.cell} cannot be measured on {commit}", file=sys.stderr)
+            return NOT_FOUND
+        what = "bad" if commit == bad else "good"
+        print(f"find_commit: {commit} ({what}): {asked.metric} {statistics.median(found):.6g}", flush=True)
+    between = asked.between(ends[good], ends[bad])
+    if between is None:
+        print(f"find_commit: here and now {asked.metric} of the two does not differ by what matters", file=sys.stderr)
+        return NOT_FOUND
+    git(asked.worktree, "bisect", "start", bad, good, "--")
+    command = [sys.executable, str(Path(__file__).resolve()), "--step", json.dumps(asdict(between))]
+    return NOT_FOUND if call(["git", "bisect", "run", *command], asked.worktree) else FOUND
 
 
-def step(search: Search) -> int:
+def step(asked: Search) -> int:
     """Judge the commit that is checked out, as `git bisect run` wants it: 0 good, 1 bad, 125 skipped."""
-    found = list(figures(search))
-    if not enough(found, search.runs):
+    found = figures(asked, asked.runs)
+    if not enough(found, asked.runs):
         return SKIP
     value = statistics.median(found)
-    bad = search.is_bad(value)
-    print(
-        f"find_commit: {search.metric} {value:.6g}: {'bad' if bad else 'good'} ({search.good:.6g} to {search.bad:.6g})"
-    )
+    bad = asked.is_bad(value)
+    ends = f"{asked.good:.6g} is good, {asked.bad:.6g} bad"
+    print(f"find_commit: {asked.metric} {value:.6g}: {'bad' if bad else 'good'} ({ends})", flush=True)
     return int(bad)
 
 
@@ -150,28 +191,73 @@ def enough(found: Sequence[float], runs: int) -> bool:
     return len(found) > runs // 2
 
 
-def figures(search: Search) -> Iterator[float]:
-    """Run the cell as often as asked for; what its runs give, of those that nothing has spoiled."""
-    folder = Path(search.worktree) / "results" / search.cell
-    for _ in range(search.runs):
-        before = set(folder.glob("*.json"))
-        options = ["--profile", search.profile, "--select", search.cell, "--force", "--no-trial", "--phases"]
-        command = [sys.executable, "-m", "zoo_bench", "run", *options, *PHASES.get(search.metric, AP_PHASES)]
-        done = subprocess.run(command, cwd=search.worktree, check=False)
-        if done.returncode >= 128:  # Ctrl-C ends all of it
-            raise SystemExit(done.returncode)
-        for file in sorted(set(folder.glob("*.json")) - before)[-1:]:
-            record = read_record(file)
-            value = figure(search.metric, record).value
-            if value is not None and record.status == "succeeded" and not (record.noise and search.metric in RATES):
-                yield value
+def figures(asked: Search, runs: int) -> list[float]:
+    """Run the cell on the commit that is checked out; what its runs give, of those that nothing has spoiled."""
+    folder = asked.worktree / "results" / asked.cell
+    options = ["--profile", asked.profile, "--select", asked.cell, "--force", "--no-trial", "--phases"]
+    command = [sys.executable, "-m", "zoo_bench", "run", *options, *PHASES.get(asked.metric, AP_PHASES)]
+    found = []
+    with shared(asked):
+        for _ in range(runs):
+            before = set(folder.glob("*.json"))
+            call(command, asked.worktree)
+            for file in sorted(set(folder.glob("*.json")) - before)[-1:]:
+                record = read_record(file)
+                value = figure(asked.metric, record).value
+                if value is not None and record.status == "succeeded" and not (record.noise and asked.metric in RATES):
+                    found.append(value)
+    return found
+
+
+@contextlib.contextmanager
+def shared(asked: Search) -> Iterator[None]:
+    """Let the worktree have what git does not: environments, datasets, what was accepted, and its models.
+
+    Afterwards it holds what its commit holds, so that the next one can be checked out.
+    """
+    root, results = Path(asked.root), asked.worktree / "results"
+    for path in (*root.glob("machine.yaml"), *root.glob("data"), *(root / ".zoo-bench").iterdir()):
+        if path != asked.worktree and (path.is_dir() or path.parent == root):
+            link(asked.worktree / path.relative_to(root), path)
+    shutil.rmtree(results, ignore_errors=True)
+    for folder in ("baselines", asked.cell):
+        if (root / "results" / folder).is_dir():
+            shutil.copytree(root / "results" / folder, results / folder)
+    for file in (results / asked.cell).glob("*.json"):
+        with contextlib.suppress(ZooBenchError):  # a damaged record has no model
+            checkpoint = read_record(file).checkpoint
+            if checkpoint is not None and (root / checkpoint.file).is_file():
+                link(asked.worktree / checkpoint.file, root / checkpoint.file)
+    try:
+        yield
+    finally:
+        shutil.rmtree(results, ignore_errors=True)
+        git(asked.worktree, "checkout", "--quiet", "--force", "HEAD")
+
+
+def link(path: Path, to: Path) -> None:
+    """Make a link, where nothing is yet."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.path.lexists(path):
+        path.symlink_to(to)
+
+
+def call(command: Sequence[str], folder: Path) -> int:
+    """Run a command in a session of its own, and end all of it where this is ended: git does not pass that on."""
+    with subprocess.Popen(command, cwd=folder, start_new_session=True) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait()
+            raise
 
 
 def git(folder: Path, *words: str) -> str:
-    """Return what git prints. Ends the program with git's own words where it fails."""
+    """Return what git prints. Raises SubprocessError, with git's own words."""
     done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"find_commit: git {' '.join(words)}: {done.stderr.strip()}")
+        raise subprocess.SubprocessError(f"git {' '.join(words)}: {done.stderr.strip()}")
     return done.stdout.strip()
 
 

@@ -8,6 +8,7 @@
 # --anew 0), how often what looks changed is run again. Its exit code is that of zoo-bench check, 3 when something got
 # worse; where that is 0 and something could not be run, 2.
 set -uo pipefail
+cd "$(dirname "$0")/.." || exit 2
 
 anew=
 if [ "${1:-}" = --anew ]; then
@@ -15,10 +16,16 @@ if [ "${1:-}" = --anew ]; then
     CONFIRM=${CONFIRM:-0}
     shift
 fi
+for word in "$@"; do
+    if [[ $word == -* ]]; then
+        sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
+        exit 2
+    fi
+done
 chosen=(--profile "${1:-speed}" ${SELECT:+--select "$SELECT"})
 reports=${2:-nightly-report}
 mkdir -p "$reports" || exit 2
-rm -f "$reports"/check.* # those of the night before
+rm -f "$reports"/check.{md,xml,json} # those of the night before
 
 # A cell that fails is a finding of the check, which is made whatever happens before it, but for Ctrl-C.
 broken=0

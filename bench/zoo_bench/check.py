@@ -11,11 +11,12 @@ from zoo_bench.cell import Cell
 from zoo_bench.columns import OF_ONE_MODEL
 from zoo_bench.compare import unlike
 from zoo_bench.matrix import Check
-from zoo_bench.nights import MEASURED_IN, by_night, counts, incomparable, newest_night
+from zoo_bench.nights import MEASURED_IN, by_night, counts, incomparable, newest_night, of_one_state
 from zoo_bench.provenance import MachineKey
 from zoo_bench.regression import Judgement, judge
-from zoo_bench.rules import METRICS, RATES, Metric, change_of, comparable, figure_of, rule_of
+from zoo_bench.rules import METRICS, RATES, Metric, change_of, comparable, figure_of, rule_of, widest
 from zoo_bench.runs import Runs, Summary
+from zoo_bench.units import percent
 
 RECIPE_SHOWN = 3
 Verdict: TypeAlias = Literal["improved", "unchanged", "regressed", "missing", "not_comparable"]
@@ -48,7 +49,7 @@ class Finding:
     """What is said of one metric of one cell. `reason`: why nothing was compared; empty where it was.
 
     `run`: the newest one that was to give the figure; None where there is none. `tonight`: how many runs of that night
-    give it.
+    give it. `spoiled`: it is missing for the noise around it, and for nothing else.
     """
 
     cell_id: str
@@ -58,6 +59,7 @@ class Finding:
     run: Summary | None = None
     tonight: int = 0
     judged: Judged | None = None
+    spoiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,14 @@ class Scope:
     """Which runs are looked at: those of a profile that began after a moment (Unix seconds).
 
     `metric`: the only one that is asked for; None: all. `ap_only`: for machines of which nobody knows what else they
-    do. AP alone is judged, and whichever machine accepted.
+    do. AP alone is judged, and whichever machine accepted. `phases`: those that every cell was to do.
     """
 
     profile: str
     begun_after_s: float = 0.0
     ap_only: bool = False
     metric: str | None = None
+    phases: frozenset[str] = frozenset()
 
 
 def check_cell(
@@ -89,15 +92,15 @@ def check_cell(
     metrics = [metric for metric in METRICS if _asked(cell, metric, scope)]
     if not mine:
         return [Finding(cell.id, metric, "missing", "never run") for metric in metrics]
-    if damaged > mine[-1].run_id:  # whatever it held, the night before must not stand for it
-        reason = f"the record of run {damaged} cannot be read"
-        return [Finding(cell.id, metric, "missing", reason, mine[-1]) for metric in metrics]
-    return [
-        _Case(cell.id, metric, mine, every, list(baselines.values()), rules, scope).finding()
-        for metric in metrics
-        # A profile that never evaluates has no AP to be missed.
-        if any(MEASURED_IN[metric] in run.phases for run in mine)
-    ]
+    measured = {phase for run in mine for phase in run.phases}
+    found = []
+    for metric in metrics:
+        if MEASURED_IN[metric] in measured:
+            case = _Case(cell.id, metric, mine, every, list(baselines.values()), rules, scope, damaged)
+            found.append(case.finding())
+        elif MEASURED_IN[metric] in scope.phases:  # a profile that never evaluates has no AP to be missed
+            found.append(Finding(cell.id, metric, "missing", "never measured, as other cells are"))
+    return found
 
 
 def _asked(cell: Cell, metric: Metric, scope: Scope) -> bool:
@@ -115,19 +118,22 @@ class _Case:
     baselines: Sequence[Baseline]
     rules: Check
     scope: Scope
+    damaged: str
 
     def finding(self) -> Finding:
         night = newest_night(self.runs, self.metric)
         last = night[-1]
+        if self.damaged > last.run_id:  # whatever it held, the night before must not stand for it
+            return Finding(self.cell_id, self.metric, "missing", f"the record of run {self.damaged} cannot be read")
         run = next((one for one in reversed(night) if counts(one, self.metric)), last)
         found = self._found(run)
         # A rerun that failed takes back no regression, and is no reason to call the cell unchanged.
         return found if found.verdict == "regressed" or run is last else self._found(last)
 
     def _found(self, run: Summary) -> Finding:
-        problem = self._missing(run)
+        problem, spoiled = self._missing(run)
         if problem:
-            return Finding(self.cell_id, self.metric, "missing", problem, run)
+            return Finding(self.cell_id, self.metric, "missing", problem, run, spoiled=spoiled)
         accepted, problem = self._accepted(run)
         if problem:
             return Finding(self.cell_id, self.metric, "not_comparable", problem, run)
@@ -138,14 +144,23 @@ class _Case:
             return Finding(self.cell_id, self.metric, "missing", "not run since it was accepted", run)
         return self._judged(run, accepted)
 
-    def _missing(self, run: Summary) -> str:
+    def _missing(self, run: Summary) -> tuple[str, bool]:
+        """Say why a run has no figure to be judged, and whether noise is the reason."""
         if run.started_unix_s < self.scope.begun_after_s:
-            return f"not run lately: the newest is run {run.run_id}"
+            return f"not run lately: the newest is run {run.run_id}", False
         if counts(run, self.metric):
+            return self._inexact(run), False
+        if run.status != "succeeded":
+            return f"{run.status.replace('_', ' ')} in run {run.run_id}", run.status == "quarantined"
+        noisy = run.noisy and self.metric in RATES
+        return f"{'noisy' if noisy else 'no figure'} in run {run.run_id}", noisy
+
+    def _inexact(self, run: Summary) -> str:
+        """Say where a run's own interval is so wide that no change could be seen against it."""
+        half_width = run.half_widths.get(self.metric, 0.0) if self.metric in RATES else 0.0
+        if half_width <= widest(self.metric, self.rules):
             return ""
-        spoiled = "noisy" if run.noisy and self.metric in RATES else "no figure"
-        how = spoiled if run.status == "succeeded" else run.status.replace("_", " ")
-        return f"{how} in run {run.run_id}"
+        return f"too inexact to be judged: the 95 % interval of run {run.run_id} is ±{percent(half_width)} wide"
 
     def _accepted(self, run: Summary) -> tuple[list[Summary], str]:
         """Return the accepted runs that this one is to be compared with, or why there are none."""
@@ -159,12 +174,16 @@ class _Case:
         wanted = frozenset(name for one in here for name in one.runs_of(self.cell_id))
         every = [one for one in self.every.summaries if one.run_id in wanted and counts(one, self.metric)]
         found = [one for one in every if one.profile == run.profile]
-        if self.metric in OF_ONE_MODEL:  # which is as fast, and as good, in every profile
+        if self.metric in OF_ONE_MODEL:  # a model is as fast, and as good, in every profile
+            found = found or every
+        if self._is_ap:
             same_model = [one for one in every if one.weights == run.weights]
             found = [one for one in same_model if one.profile == run.profile] or same_model or found
         if not found:
             return [], f"no accepted run of profile {run.profile} has this figure, or it has left the store"
         fitting = [one for one in found if not self._incomparable(one, run)]
+        if fitting and not self._is_ap:
+            fitting = of_one_state(fitting)
         return fitting, "" if fitting else self._why_not(found[-1], run)
 
     def _why_not(self, accepted: Summary, run: Summary) -> str:
@@ -182,7 +201,8 @@ class _Case:
 
     def _judged(self, run: Summary, accepted: Sequence[Summary]) -> Finding:
         of_one_model = self.metric in OF_ONE_MODEL
-        same_model = of_one_model and accepted[-1].weights == run.weights
+        known = {one.weights for one in accepted}
+        same_model = of_one_model and run.weights in known
         newest_accepted = max(one.run_id for one in accepted)
         since = [
             one
@@ -190,11 +210,10 @@ class _Case:
             if one.run_id > newest_accepted and counts(one, self.metric) and not self._incomparable(one, run)
         ]
         if of_one_model:
-            known = {run.weights} if same_model else {one.weights for one in accepted}
             since = [one for one in since if (one.weights in known) == same_model]
-        if self._is_ap and not same_model:  # a model that is evaluated again is no other training
-            since = list({one.weights: one for one in since}.values())
-        nights = by_night(since, each_alone=self._is_ap and not same_model)
+        if self._is_ap and not same_model:
+            since = _newest_by_model(since)
+        nights = by_night(since, each_alone=self._is_ap)
         rule = rule_of(self.metric, self.rules, same_model=same_model)
         levels = [comparable(self.metric, one.figures[self.metric]) for one in accepted]
         judgement = judge(rule, levels, [night.of(self.metric) for night in nights])[-1]
@@ -202,6 +221,12 @@ class _Case:
         told = _told(self.metric, judgement, good, nights[judgement.since].runs[0], same_model=same_model)
         tonight = len(nights[-1].runs)
         return Finding(self.cell_id, self.metric, judgement.direction, "", run, tonight, told)
+
+
+def _newest_by_model(runs: Sequence[Summary]) -> list[Summary]:
+    """Return the newest run of every model, oldest first: a model that is evaluated again is no other training."""
+    newest = {run.weights: run for run in runs}
+    return [run for run in runs if newest[run.weights] is run]
 
 
 def _told(metric: Metric, judged: Judgement, good: Summary, bad: Summary, *, same_model: bool) -> Judged:

@@ -101,6 +101,8 @@ def commit_of(run: Summary) -> str:
 
 def _note(finding: Finding, judged: Judged) -> str:
     said = []
+    if finding.verdict == "improved":
+        said.append("accept it: until then, that it is lost again is not seen")
     if judged.window > 1:
         said.append(f"of the last {judged.window} nights")
     if finding.tonight == 1 and finding.verdict == "regressed" and finding.metric in RATES:
@@ -131,10 +133,9 @@ def exit_code(findings: Sequence[Finding]) -> int:
     verdicts = {one.verdict for one in findings}
     if "regressed" in verdicts:
         return EXIT_REGRESSED
-    missing = [one.run for one in findings if one.verdict == "missing"]
+    missing = [one for one in findings if one.verdict == "missing"]
     if missing:
-        spoiled = all(run is not None and (run.status == "quarantined" or run.noisy) for run in missing)
-        return EXIT_QUARANTINED if spoiled else EXIT_CELL_FAILED
+        return EXIT_QUARANTINED if all(one.spoiled for one in missing) else EXIT_CELL_FAILED
     return EXIT_NO_BASELINE if "not_comparable" in verdicts or not findings else EXIT_OK
 
 

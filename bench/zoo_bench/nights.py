@@ -21,7 +21,7 @@ COMPARABLE: Mapping[str, Callable[[Summary, Metric], object]] = {
     "recipe": lambda run, _: run.recipe_sha256,
     "definition": lambda run, metric: run.definitions.get(metric),
 }
-# Runs of one state of the sources that began within so long are of one night: the nightly one and its reruns.
+# Runs of one state of sources and software that began within so long are of one night: the nightly one and its reruns.
 NIGHT_S = 12 * 3600.0
 # Of a figure, as a share: a run that is no more exact than that tells nothing.
 LARGEST_ERROR = 1.0
@@ -58,6 +58,14 @@ def newest_alike(runs: Sequence[Summary], metric: Metric) -> list[Summary]:
     return [run for run in runs if not incomparable(run, runs[-1], metric)]
 
 
+def of_one_state(runs: Sequence[Summary]) -> list[Summary]:
+    """Return those of some runs, oldest first, that were made from the same sources as the newest of them.
+
+    A change of the sources between runs that stand for one value would be taken for chance.
+    """
+    return [run for run in runs if (run.commit, run.inputs) == (runs[-1].commit, runs[-1].inputs)]
+
+
 def counts(run: Summary, metric: Metric) -> bool:
     """Tell whether a run's figure can be judged: there is one, and nothing has spoiled it.
 
@@ -69,7 +77,7 @@ def counts(run: Summary, metric: Metric) -> bool:
 
 
 def by_night(runs: Iterable[Summary], *, each_alone: bool = False) -> tuple[NightRuns, ...]:
-    """Put runs (oldest first) of one night together. `each_alone`: trainings of several seeds are no reruns."""
+    """Put runs (oldest first) of one night together. `each_alone`: of AP, which has no reruns."""
     found: list[list[Summary]] = []
     for run in runs:
         if found and not each_alone and _of_one_night(found[-1][0], run):
@@ -85,5 +93,9 @@ def newest_night(runs: Sequence[Summary], metric: Metric) -> tuple[Summary, ...]
 
 
 def _of_one_night(first: Summary, run: Summary) -> bool:
-    same_state = (first.commit, first.inputs, first.fingerprint) == (run.commit, run.inputs, run.fingerprint)
+    same_state = _state(first) == _state(run)
     return same_state and 0 <= run.started_unix_s - first.started_unix_s <= NIGHT_S
+
+
+def _state(run: Summary) -> tuple[object, ...]:
+    return run.commit, run.inputs, run.fingerprint, run.driver, run.software

@@ -35,6 +35,11 @@ def rule_of(metric: Metric, check: Check, *, same_model: bool) -> Rule:
     return Rule(getattr(check.least_change, metric), AP_EXPECTED, AP_WINDOWS)
 
 
+def widest(metric: Metric, check: Check) -> float:
+    """Return half the widest 95 % interval, as a share, that a run of memory, s/iter or fps may have to be judged."""
+    return float(CREEP * getattr(check.least_change, metric))
+
+
 def comparable(metric: Metric, value: float) -> float:
     """Return a figure such that larger is worse, and equal differences are equally bad."""
     turned = math.log(value) if metric in RATES else value

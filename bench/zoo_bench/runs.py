@@ -18,7 +18,7 @@ from zoo_bench.provenance import MachineKey, driver, machine_key
 from zoo_bench.recipe import Phase
 from zoo_bench.record import Checkpoint, Inputs, Published, Record, Status
 
-DEFINITION_DIGITS = 16
+SHORT_DIGEST = 16
 DEFINITIONS = tuple(MemoryDefinition(count, over_gpus) for count in MEMORY_COUNTS for over_gpus in OVER_GPUS)
 
 
@@ -27,7 +27,8 @@ class Summary:
     """A run in short. What is named as in `Record` is the same there.
 
     `noisy`: it has noise. `columns`: those it has a figure for. `memory_unknown`: the definitions by which its memory
-    is not known. `iterations`: how long it trained. `inferred`: inference was timed. `driver`: of the GPUs it ran on.
+    is not known. `iterations`: how long it trained. `inferred`: inference was timed. `driver`: of the GPUs it ran on;
+    `software`: the digest of the versions of all else.
     `figures`: what it says for a column, of memory by the usual definition; `half_widths`: of their 95 % intervals, as
     a share of the figure, where they have one. `definitions`: by column, the digest of what says how its figure came
     about.
@@ -56,6 +57,7 @@ class Summary:
     inferred: bool
     machine: MachineKey
     driver: str | None
+    software: str
     commit: str | None
     figures: dict[Column, float]
     half_widths: dict[Column, float]
@@ -92,11 +94,12 @@ class Summary:
             inferred=record.measurements.infer is not None,
             machine=machine_key(record),
             driver=driver(record),
+            software=digest([record.software, record.machine.get("os"), record.machine.get("kernel")])[:SHORT_DIGEST],
             commit=record.revision.commit if record.revision else None,
             figures=_finite(figures),
             half_widths=_finite({column: one.half_width(figures[column]) for column, one in intervals.items()}),
             definitions={
-                column: digest([record.definitions.get(column, ""), one.remark])[:DEFINITION_DIGITS]
+                column: digest([record.definitions.get(column, ""), one.remark])[:SHORT_DIGEST]
                 for column, one in found.items()
             },
         )

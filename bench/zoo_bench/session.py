@@ -242,6 +242,13 @@ class Session:
         return Baseline.of(self.store.root, machine)
 
     @cached_property
+    def machine_key(self) -> MachineKey:
+        """This machine, as records are told apart by it."""
+        from zoo_bench.machine import describe_machine  # late: few calls look at the machine
+
+        return machine_key_of(describe_machine(self.machine.name).model_dump(mode="json"))
+
+    @cached_property
     def _accepted_models(self) -> dict[str, Checkpoint]:
         """The model of every chosen cell that was accepted here; that it is still there is looked at now."""
         phases = parse_phases(self.asked.phases)
@@ -249,9 +256,7 @@ class Session:
             raise ConfigError(
                 "--accepted measures the models that were accepted, and trains none", "add --phases infer,evaluate"
             )
-        from zoo_bench.machine import describe_machine  # late: few calls look at the machine
-
-        baseline = self.baseline(machine_key_of(describe_machine(self.machine.name).model_dump(mode="json")))
+        baseline = self.baseline(self.machine_key)
         found: dict[str, Checkpoint] = {}
         for cell in self.cells:
             model = self._accepted_model(cell, baseline.runs_of(cell.id))

@@ -12,10 +12,10 @@ from rich.text import Text
 from zoo_bench.baselines import MOST_TEXT, Accepted
 from zoo_bench.display import plain_table, table_console
 from zoo_bench.errors import EXIT_OK, ConfigError
-from zoo_bench.nights import counts, newest_alike
+from zoo_bench.nights import counts, newest_alike, of_one_state
 from zoo_bench.provenance import MachineKey
 from zoo_bench.revision import git
-from zoo_bench.rules import METRICS, Metric
+from zoo_bench.rules import METRICS, RATES, Metric
 from zoo_bench.runs import Summary
 from zoo_bench.session import Asked, Session
 from zoo_bench.text import printable
@@ -32,7 +32,9 @@ def accept(asked: Asked, *, why: str, by: str | None, count: int) -> int:
     chosen: dict[str, list[Summary]] = {}
     for cell in session.cells:
         runs = [run for run in session.runs.of(cell.id).summaries if run.profile == session.profile and run.measured]
-        found = _chosen([run for run in runs if run.machine == runs[-1].machine], count)
+        by_metric = [_chosen([run for run in runs if run.machine == runs[-1].machine], one, count) for one in METRICS]
+        named = {run.run_id: run for fitting in by_metric for run in fitting}
+        found = [named[run_id] for run_id in sorted(named)]
         if found:
             entry = Accepted(
                 cell_id=cell.id,
@@ -44,6 +46,9 @@ def accept(asked: Asked, *, why: str, by: str | None, count: int) -> int:
             )
             accepted.setdefault(found[-1].machine, []).append(entry)
             chosen[cell.id] = found
+            fewest = min(map(len, filter(None, by_metric)))
+            if fewest < count:
+                session.warn(f"zoo-bench: {cell.id}: {fewest} of {count} runs: no more can stand for one value")
     if not accepted:
         raise ConfigError(
             f"profile {session.profile}: none of these cells has a run that could be accepted",
@@ -67,13 +72,10 @@ def _text(option: str, given: str) -> str:
     return text
 
 
-def _chosen(runs: Sequence[Summary], count: int) -> list[Summary]:
-    """Return the runs to accept, oldest first: those that can be compared with the newest that count."""
-    found: dict[str, Summary] = {}
-    for metric in METRICS:
-        fitting = newest_alike([run for run in runs if counts(run, metric)], metric)
-        found.update((run.run_id, run) for run in fitting[-count:])
-    return [found[run_id] for run_id in sorted(found)]
+def _chosen(runs: Sequence[Summary], metric: Metric, count: int) -> list[Summary]:
+    """Return the runs to accept for a metric, oldest first: those that can be compared with the newest that counts."""
+    fitting = newest_alike([run for run in runs if counts(run, metric)], metric)
+    return (of_one_state(fitting) if metric in RATES else fitting)[-count:]
 
 
 def _print(session: Session, chosen: dict[str, list[Summary]]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from zoo_bench.display import plain_table, table_console
 from zoo_bench.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, ConfigError, ZooBenchError, nearest
 from zoo_bench.findings import Told, as_json, exit_code, summary, tell
 from zoo_bench.rules import METRICS, RATES
+from zoo_bench.runs import Summary
 from zoo_bench.session import Asked, Session
 
 HOUR_S = 3600.0
@@ -50,15 +53,18 @@ def check(
     scope = Scope(session.profile, begun_after_s, ap_only, metric)
     findings = _findings(session, scope)
     interrupted = False
-    if confirm:
-        try:
-            interrupted = _look_again(session, findings, confirm)
-        except ZooBenchError as error:  # what was found must be told all the same
-            session.warn(f"zoo-bench: nothing could be run again: {error.message}")
-        session = Session.open(asked)
-        findings = _findings(session, scope)
-    told = tell(findings, session.runs, session.profile, session.name)
-    _print(told, outputs)
+    with _unheard(outputs.annotations):
+        if confirm:
+            try:
+                interrupted = _look_again(session, findings, confirm)
+            except ZooBenchError as error:  # what was found must be told all the same
+                session.warn(f"zoo-bench: nothing could be run again: {error.message}")
+            session = Session.open(asked)
+            findings = _kept(findings, _findings(session, scope))
+        told = tell(findings, session.runs, session.profile, session.name)
+        _print(told, every=outputs.every)
+    if outputs.annotations:
+        print(github(told), end="")
     unwritten = _write(outputs, told, f"zoo-bench check, profile {session.profile}")
     for problem in unwritten:
         session.warn(f"zoo-bench: {problem}")
@@ -75,14 +81,42 @@ def _refuse(metric: str | None, outputs: Outputs, *, ap_only: bool, confirm: int
         raise ConfigError(f"--ap-only leaves no {metric} to judge", "leave out one of --ap-only and --metric")
     if ap_only and confirm:
         raise ConfigError("--confirm runs nothing for --ap-only: AP is not of chance", "leave out --confirm")
-    for path in filter(None, (outputs.markdown, outputs.junit, outputs.json)):
-        problem = _keep(path, "", "a")
-        if problem:
-            raise ConfigError(problem, "name a file in a folder that is there")
+    paths = [path for path in (outputs.markdown, outputs.junit, outputs.json) if path]
+    for path in paths:
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise ConfigError(f"{path}: cannot be written", "name a file in a folder that is there")
+    if len(set(paths)) < len(paths):
+        raise ConfigError("two reports are to be written to one file", "give each its own")
+
+
+def _kept(before: Sequence[Finding], after: Sequence[Finding]) -> list[Finding]:
+    """Return what is found after reruns; what they could not confirm since they failed stays accused."""
+    accused = {(one.cell_id, one.metric): one for one in before if one.verdict == "regressed"}
+    return [
+        accused.get((one.cell_id, one.metric), one) if one.verdict in ("missing", "not_comparable") else one
+        for one in after
+    ]
+
+
+@contextmanager
+def _unheard(on_github: bool) -> Iterator[None]:
+    """Let GitHub find no commands in what is printed: workers and records have their words in it."""
+    token = secrets.token_hex(16)
+    if on_github:
+        print(f"::stop-commands::{token}", flush=True)
+    try:
+        yield
+    finally:
+        if on_github:
+            print(f"::{token}::", flush=True)
 
 
 def _findings(session: Session, scope: Scope) -> list[Finding]:
     baselines = read_all(session.store.root)
+    if scope.begun_after_s:  # what some cells have done tonight, all were to do
+        every = (run for cell in session.cells for run in session.runs.of(cell.id).summaries)
+        mine = [run for run in every if run.profile == scope.profile and run.started_unix_s >= scope.begun_after_s]
+        scope = replace(scope, phases=frozenset(phase for run in mine for phase in run.phases))
     return [
         finding
         for cell in session.cells
@@ -99,7 +133,9 @@ def _look_again(session: Session, findings: Sequence[Finding], times: int) -> bo
         # A second training with the same seed says nothing of AP; and only what was accepted is measured once more.
         if one.metric not in RATES or one.judged is None or one.run is None or not one.judged.suspicious:
             continue
-        if "train" in one.run.phases or one.judged.same_model:
+        if not _can_be_repeated(session, one.run):
+            session.warn(f"zoo-bench: {one.cell_id}: not run again: run {one.run.run_id} was made elsewhere, or before")
+        elif "train" in one.run.phases or one.judged.same_model:
             cells = left.setdefault(one.run.phases, {})
             cells[one.cell_id] = max(cells.get(one.cell_id, 0), 1 + times - one.tonight)
     for phases, cells in left.items():
@@ -117,6 +153,13 @@ def _look_again(session: Session, findings: Sequence[Finding], times: int) -> bo
             if run(again, dry_run=False, trial=False) == EXIT_INTERRUPTED:
                 return True
     return False
+
+
+def _can_be_repeated(session: Session, run: Summary) -> bool:
+    """Tell whether a run that is made now would be of the same machine and sources."""
+    now = session.current(run.cell_id.partition("/")[0])
+    sources = now.sources_sha256 if now else None
+    return run.machine == session.machine_key and run.inputs.sources_sha256 == sources
 
 
 def _write(outputs: Outputs, told: Sequence[Told], title: str) -> list[str]:
@@ -142,19 +185,7 @@ def _keep(path: Path, text: str, mode: str) -> str:
     return ""
 
 
-def _print(told: Sequence[Told], outputs: Outputs) -> None:
-    if not outputs.annotations:
-        _print_table(told, every=outputs.every)
-        return
-    # What records say is printed too, and must command nothing.
-    token = secrets.token_hex(16)
-    print(f"::stop-commands::{token}")
-    _print_table(told, every=outputs.every)
-    print(f"::{token}::")
-    print(github(told), end="")
-
-
-def _print_table(told: Sequence[Told], *, every: bool) -> None:
+def _print(told: Sequence[Told], *, every: bool) -> None:
     shown = [one for one in told if every or one.verdict != QUIET]
     console = table_console()
     if shown:

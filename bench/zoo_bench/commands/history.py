@@ -91,7 +91,7 @@ def _nights(session: Session, found: FoundCell, metric: Metric) -> tuple[NightRu
 
 def _draw(console: Console, metric: Metric, nights: Sequence[NightRuns]) -> None:
     values = [shown(metric, figure_of(metric, night.of(metric).value)) for night in nights]
-    margin = max((max(values) - min(values)) * MARGIN, max(values) * LEAST_MARGIN)
+    margin = max((max(values) - min(values)) * MARGIN, max(values) * LEAST_MARGIN) or 1.0
     ticks = sorted({round(tick) for tick in np.linspace(0, len(nights) - 1, TICKS)})
     plotext.clear_figure()
     plotext.theme("clear")
