@@ -258,15 +258,19 @@ def test_a_record_that_cannot_be_read_is_missing(nightly: Nightly) -> None:
     assert found[RETINANET, "fps"]["verdict"] == "unchanged", "that is no run of it"
 
 
-def test_noisy_runs_say_nothing_of_speed_and_are_not_accepted(nightly: Nightly) -> None:
+def test_runs_kept_in_spite_of_noise_say_nothing_of_speed_and_are_not_accepted(nightly: Nightly) -> None:
     zoo = nightly()
     noise = (Noise(kind="cpu_load", gpu=None, from_s=0, to_s=9, detail="others took 90 %"),)
+    zoo.change({"profiles": {"quick": {"set": {"trust": {"on_noise": "quarantine"}}}}})
     add(zoo, *(night(first(zoo, cell), 31, slower=1.3, noise=noise) for cell in (MASK, RETINANET)))
     code, found = findings(zoo)
     assert code == 5
     assert found[MASK, "s_per_iter"]["verdict"] == "missing"
     assert found[MASK, "s_per_iter"]["reason"].startswith("noisy in run")
     assert found[MASK, "box_ap"]["verdict"] == "unchanged"
+    zoo.change({"profiles": {"quick": {"set": {"trust": {"on_noise": "mark"}}}}})
+    assert findings(zoo)[1][MASK, "s_per_iter"]["verdict"] == "regressed", "where noise is what nights are like"
+    zoo.change({"profiles": {"quick": {"set": {"trust": {"on_noise": "quarantine"}}}}})
     assert zoo.call("accept", "--why", "again").returncode == 0
     (file,) = (zoo.root / "results" / "baselines").glob("*.json")
     (entry, _) = json.loads(file.read_text())["accepted"]

@@ -11,7 +11,7 @@ from zoo_bench.cell import Cell
 from zoo_bench.columns import OF_ONE_MODEL
 from zoo_bench.compare import unlike
 from zoo_bench.matrix import Check
-from zoo_bench.nights import MEASURED_IN, by_night, counts, incomparable, newest_night, of_one_state
+from zoo_bench.nights import MEASURED_IN, by_night, counts, incomparable, newest_night, of_one_state, spoiled
 from zoo_bench.provenance import MachineKey
 from zoo_bench.regression import Judgement, judge
 from zoo_bench.rules import METRICS, RATES, Metric, change_of, comparable, figure_of, rule_of, widest
@@ -96,7 +96,7 @@ def check_cell(
     found = []
     for metric in metrics:
         if MEASURED_IN[metric] in measured:
-            case = _Case(cell.id, metric, mine, every, list(baselines.values()), rules, scope, damaged)
+            case = _Case(cell, metric, mine, every, list(baselines.values()), rules, scope, damaged)
             found.append(case.finding())
         elif MEASURED_IN[metric] in scope.phases:  # a profile that never evaluates has no AP to be missed
             found.append(Finding(cell.id, metric, "missing", "never measured, as other cells are"))
@@ -111,7 +111,7 @@ def _asked(cell: Cell, metric: Metric, scope: Scope) -> bool:
 
 @dataclass(frozen=True)
 class _Case:
-    cell_id: str
+    cell: Cell
     metric: Metric
     runs: Sequence[Summary]  # of the profile
     every: Runs  # of all profiles
@@ -124,8 +124,8 @@ class _Case:
         night = newest_night(self.runs, self.metric)
         last = night[-1]
         if self.damaged > last.run_id:  # whatever it held, the night before must not stand for it
-            return Finding(self.cell_id, self.metric, "missing", f"the record of run {self.damaged} cannot be read")
-        run = next((one for one in reversed(night) if counts(one, self.metric)), last)
+            return Finding(self.cell.id, self.metric, "missing", f"the record of run {self.damaged} cannot be read")
+        run = next((one for one in reversed(night) if counts(one, self.metric, self.cell)), last)
         found = self._found(run)
         # A rerun that failed takes back no regression, and is no reason to call the cell unchanged.
         return found if found.verdict == "regressed" or run is last else self._found(last)
@@ -133,26 +133,26 @@ class _Case:
     def _found(self, run: Summary) -> Finding:
         problem, spoiled = self._missing(run)
         if problem:
-            return Finding(self.cell_id, self.metric, "missing", problem, run, spoiled=spoiled)
+            return Finding(self.cell.id, self.metric, "missing", problem, run, spoiled=spoiled)
         accepted, problem = self._accepted(run)
         if problem:
-            return Finding(self.cell_id, self.metric, "not_comparable", problem, run)
+            return Finding(self.cell.id, self.metric, "not_comparable", problem, run)
         newest = max(one.run_id for one in accepted)
         if run.run_id == newest:
-            return Finding(self.cell_id, self.metric, "unchanged", "it is what was accepted", run)
+            return Finding(self.cell.id, self.metric, "unchanged", "it is what was accepted", run)
         if run.run_id < newest:
-            return Finding(self.cell_id, self.metric, "missing", "not run since it was accepted", run)
+            return Finding(self.cell.id, self.metric, "missing", "not run since it was accepted", run)
         return self._judged(run, accepted)
 
     def _missing(self, run: Summary) -> tuple[str, bool]:
         """Say why a run has no figure to be judged, and whether noise is the reason."""
         if run.started_unix_s < self.scope.begun_after_s:
             return f"not run lately: the newest is run {run.run_id}", False
-        if counts(run, self.metric):
+        if counts(run, self.metric, self.cell):
             return self._inexact(run), False
         if run.status != "succeeded":
             return f"{run.status.replace('_', ' ')} in run {run.run_id}", run.status == "quarantined"
-        noisy = run.noisy and self.metric in RATES
+        noisy = spoiled(run, self.cell) and self.metric in RATES
         return f"{'noisy' if noisy else 'no figure'} in run {run.run_id}", noisy
 
     def _inexact(self, run: Summary) -> str:
@@ -164,15 +164,15 @@ class _Case:
 
     def _accepted(self, run: Summary) -> tuple[list[Summary], str]:
         """Return the accepted runs that this one is to be compared with, or why there are none."""
-        baselines = [one for one in self.baselines if one.runs_of(self.cell_id)]
+        baselines = [one for one in self.baselines if one.runs_of(self.cell.id)]
         here = [one for one in baselines if self.scope.ap_only or one.machine == run.machine]
         if not here:
             elsewhere = [
                 f"machine: accepted on {_machine(one.machine)}, run on {_machine(run.machine)}" for one in baselines
             ]
             return [], elsewhere[0] if elsewhere else "nothing was accepted yet"
-        wanted = frozenset(name for one in here for name in one.runs_of(self.cell_id))
-        every = [one for one in self.every.summaries if one.run_id in wanted and counts(one, self.metric)]
+        wanted = frozenset(name for one in here for name in one.runs_of(self.cell.id))
+        every = [one for one in self.every.summaries if one.run_id in wanted and counts(one, self.metric, self.cell)]
         found = [one for one in every if one.profile == run.profile]
         if self.metric in OF_ONE_MODEL:  # a model is as fast, and as good, in every profile
             found = found or every
@@ -207,7 +207,7 @@ class _Case:
         since = [
             one
             for one in self.runs
-            if one.run_id > newest_accepted and counts(one, self.metric) and not self._incomparable(one, run)
+            if one.run_id > newest_accepted and counts(one, self.metric, self.cell) and not self._incomparable(one, run)
         ]
         if of_one_model:
             since = [one for one in since if (one.weights in known) == same_model]
@@ -220,7 +220,7 @@ class _Case:
         good = nights[judgement.since - 1].runs[-1] if judgement.since else accepted[-1]
         told = _told(self.metric, judgement, good, nights[judgement.since].runs[0], same_model=same_model)
         tonight = len(nights[-1].runs)
-        return Finding(self.cell_id, self.metric, judgement.direction, "", run, tonight, told)
+        return Finding(self.cell.id, self.metric, judgement.direction, "", run, tonight, told)
 
 
 def _newest_by_model(runs: Sequence[Summary]) -> list[Summary]:

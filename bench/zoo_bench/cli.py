@@ -186,6 +186,26 @@ def render(
 
 
 @app.command()
+def report(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the site.")] = Path("site"),
+    root: Root = None,
+    matrix: MatrixFile = None,
+    profile: ProfileName = None,
+    select: Select = None,
+    skip: options.Skip = None,
+) -> int:
+    """Write a site to look at: trade-offs, a page a cell, history, what is red now, any two runs side by side.
+
+    It opens from disk, asks nothing of any network, and can be published as it is: `zoo-bench report -o site`, then
+    open site/index.html. Called again it writes only the pages that have changed.
+    """
+    from zoo_bench.commands.report import report as command
+    from zoo_bench.session import Asked
+
+    return command(Asked(root, matrix, profile, select, skip), output)
+
+
+@app.command()
 def accept(
     why: Annotated[
         str, typer.Option("--why", help="The reason; it stands beside the runs, for whoever reviews the diff.")

@@ -149,6 +149,28 @@ def _limited(truth: GroundTruth, chosen: frozenset[int]) -> dict[str, Any]:
     }
 
 
+def curves(
+    annotations: Path, detections: Path, *, masks: bool, image_ids: Sequence[int] | None = None
+) -> dict[float, list[float | None]]:
+    """Return precision at recall 0, 0.01, ... 1 by IoU threshold, the mean over categories; of boxes, or of masks.
+
+    None where no category has anything to find. Raises EvaluationError as `score`.
+    """
+    from zoo_bench.detections import read_detections
+
+    with _without_collections():
+        truth = read_ground_truth(annotations)
+        chosen = _chosen_images(truth, image_ids, annotations)
+        found = read_detections(detections, truth).on(chosen)
+        found = found.with_mask() if masks else found.with_box()
+        with contextlib.redirect_stdout(io.StringIO()):
+            _, precision, _ = SCORERS["hotcoco"](_limited(truth, chosen), found, "segm" if masks else "bbox")
+    everything = precision[:, :, :, 0, -1]  # thresholds, recalls, categories
+    return {
+        threshold: [_mean_known(at) for at in everything[place]] for threshold, place in ((0.5, 0), (0.75, 5), (0.9, 8))
+    }
+
+
 def _metrics(
     scorer: str, truth: GroundTruth, content: dict[str, Any], found: Detections, iou_type: IouType
 ) -> MetricSet:

@@ -114,8 +114,12 @@ def command_of(finding: Finding, profile: str) -> str:
     """Return what measures the metric once more."""
     run = finding.run
     phases = f" --phases {','.join(run.phases)}" if run else ""
-    chosen = f"--profile {shlex.quote(profile)} --select {shlex.quote(finding.cell_id)}"
-    return f"zoo-bench run {chosen}{phases}{_model_of(finding)} --force"
+    return f"{command_of_cell(finding.cell_id, profile)}{phases}{_model_of(finding)} --force"
+
+
+def command_of_cell(cell_id: str, profile: str) -> str:
+    """Return what runs a cell."""
+    return f"zoo-bench run --profile {shlex.quote(profile)} --select {shlex.quote(cell_id)}"
 
 
 def _model_of(finding: Finding) -> str:

@@ -46,6 +46,11 @@ def read_ground_truth(path: Path) -> GroundTruth:
     return GroundTruth(sizes, categories, content)
 
 
+def evaluated_ids(annotations: Path, limit: int | None) -> list[int] | None:
+    """Return which images an evaluation of the first `limit` of a file is of; None for all. Raises EvaluationError."""
+    return None if limit is None else list(read_ground_truth(annotations).sizes)[:limit]
+
+
 def read_content(path: Path) -> Any:
     """What a JSON file holds. Raises EvaluationError where it is none."""
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from zoo_bench.cell import Cell
 from zoo_bench.interval import NORMAL_QUANTILE
 from zoo_bench.regression import Night
 from zoo_bench.rules import RATES, Metric, comparable
@@ -66,14 +67,20 @@ def of_one_state(runs: Sequence[Summary]) -> list[Summary]:
     return [run for run in runs if (run.commit, run.inputs) == (runs[-1].commit, runs[-1].inputs)]
 
 
-def counts(run: Summary, metric: Metric) -> bool:
+def counts(run: Summary, metric: Metric, cell: Cell) -> bool:
     """Tell whether a run's figure can be judged: there is one, and nothing has spoiled it.
 
-    Noise spoils what was timed, also where such runs are kept; AP it does not change.
+    Noise spoils what was timed, also of a run that was kept in spite of it; not where the matrix has such runs marked,
+    since there noise is what nights are like. AP it does not change.
     """
     if metric not in run.figures or run.status == "quarantined":
         return False
-    return metric not in RATES or (run.figures[metric] > 0 and not run.noisy)
+    return metric not in RATES or (run.figures[metric] > 0 and not spoiled(run, cell))
+
+
+def spoiled(run: Summary, cell: Cell) -> bool:
+    """Tell whether a run has noise that would quarantine it, as the matrix has the cell now."""
+    return run.noisy and cell.trust.on_noise == "quarantine"
 
 
 def by_night(runs: Iterable[Summary], *, each_alone: bool = False) -> tuple[NightRuns, ...]:

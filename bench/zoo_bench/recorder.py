@@ -17,7 +17,7 @@ from zoo_bench.evaluate import METRICS, CocoScores, MetricSet, score
 from zoo_bench.events import Event
 from zoo_bench.executors.local import Outcome
 from zoo_bench.given_back import SetAside
-from zoo_bench.ground_truth import EvaluationError, read_ground_truth
+from zoo_bench.ground_truth import EvaluationError, evaluated_ids
 from zoo_bench.job import Job
 from zoo_bench.measure import measure
 from zoo_bench.measurements import Measurements, Memory
@@ -211,7 +211,7 @@ def _scores(events: Sequence[Event], job: Job, scorer: str) -> tuple[CocoScores 
         if reported is not None:
             return _reported(reported), ""
         # The harness says which images count, so that a worker cannot leave out the hard ones.
-        images = None if limit is None else list(read_ground_truth(annotations).sizes)[:limit]
+        images = evaluated_ids(annotations, limit)
         return score(annotations, job.paths.detections, masks=job.cell.masks, scorer=scorer, image_ids=images), ""
     except EvaluationError as error:
         return None, error.message

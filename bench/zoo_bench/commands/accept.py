@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.text import Text
 
 from zoo_bench.baselines import MOST_TEXT, Accepted
+from zoo_bench.cell import Cell
 from zoo_bench.display import plain_table, table_console
 from zoo_bench.errors import EXIT_OK, ConfigError
 from zoo_bench.nights import counts, newest_alike, of_one_state
@@ -32,7 +33,9 @@ def accept(asked: Asked, *, why: str, by: str | None, count: int) -> int:
     chosen: dict[str, list[Summary]] = {}
     for cell in session.cells:
         runs = [run for run in session.runs.of(cell.id).summaries if run.profile == session.profile and run.measured]
-        by_metric = [_chosen([run for run in runs if run.machine == runs[-1].machine], one, count) for one in METRICS]
+        by_metric = [
+            _chosen(cell, [run for run in runs if run.machine == runs[-1].machine], one, count) for one in METRICS
+        ]
         named = {run.run_id: run for fitting in by_metric for run in fitting}
         found = [named[run_id] for run_id in sorted(named)]
         if found:
@@ -72,9 +75,9 @@ def _text(option: str, given: str) -> str:
     return text
 
 
-def _chosen(runs: Sequence[Summary], metric: Metric, count: int) -> list[Summary]:
+def _chosen(cell: Cell, runs: Sequence[Summary], metric: Metric, count: int) -> list[Summary]:
     """Return the runs to accept for a metric, oldest first: those that can be compared with the newest that counts."""
-    fitting = newest_alike([run for run in runs if counts(run, metric)], metric)
+    fitting = newest_alike([run for run in runs if counts(run, metric, cell)], metric)
     return (of_one_state(fitting) if metric in RATES else fitting)[-count:]
 
 

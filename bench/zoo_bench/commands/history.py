@@ -14,14 +14,14 @@ import plotext
 from rich.console import Console
 from rich.text import Text
 
-from zoo_bench.changepoints import cuts
 from zoo_bench.compare import unlike
 from zoo_bench.display import plain_table, table_console
 from zoo_bench.errors import EXIT_OK, ConfigError
 from zoo_bench.findings import change_text, commit_of
-from zoo_bench.lookup import FoundCell, find_cell, find_run, not_found
-from zoo_bench.nights import NightRuns, by_night, counts, newest_alike
-from zoo_bench.rules import METRICS, RATES, Metric, change_of, figure_of, rule_of
+from zoo_bench.history import levels, nights_of, value_of
+from zoo_bench.lookup import find_cell, find_run, not_found
+from zoo_bench.nights import NightRuns
+from zoo_bench.rules import METRICS, Metric, change_of, figure_of
 from zoo_bench.session import Asked, Session
 from zoo_bench.text import one_line
 from zoo_bench.units import SHORT_HEADS, shown, written
@@ -40,7 +40,8 @@ def history(asked: Asked, word: str, *, as_json: bool) -> int:
     found = find_cell(word, session.matrix, asked.profile)
     if found is None:
         raise not_found(word, session.matrix, asked.profile, session.runs.summaries)
-    nights = {metric: _nights(session, found, metric) for metric in METRICS}
+    runs = session.runs.of(found.cell.id).summaries
+    nights = {metric: nights_of(found.cell, runs, found.profile, metric) for metric in METRICS}
     told = {metric: mine for metric, mine in nights.items() if len(mine) >= FEWEST}
     if not told:
         raise ConfigError(
@@ -60,10 +61,10 @@ def history(asked: Asked, word: str, *, as_json: bool) -> int:
 
 def _as_json(session: Session, metric: Metric, nights: Sequence[NightRuns]) -> list[dict[str, Any]]:
     """Return the nights in base units; `step` is true of the first night of a new level."""
-    steps = set(_ends(session, metric, nights)[1:])
+    steps = set(levels(nights, metric, session.matrix.check)[1:])
     return [
         {
-            "value": figure_of(metric, night.of(metric).value),
+            "value": value_of(night, metric),
             "step": place in steps,
             "commit": night.runs[0].commit,
             "started_unix_s": night.runs[0].started_unix_s,
@@ -73,24 +74,8 @@ def _as_json(session: Session, metric: Metric, nights: Sequence[NightRuns]) -> l
     ]
 
 
-def _ends(session: Session, metric: Metric, nights: Sequence[NightRuns]) -> list[int]:
-    """Return where each level begins, and the number of nights."""
-    values = [night.of(metric).value for night in nights]
-    least = rule_of(metric, session.matrix.check, same_model=False).least
-    return [0, *cuts(values, least), len(values)]
-
-
-def _nights(session: Session, found: FoundCell, metric: Metric) -> tuple[NightRuns, ...]:
-    """Return the nights that can be compared with the newest one, oldest first."""
-    runs = [run for run in session.runs.of(found.cell.id).summaries if run.profile == found.profile]
-    fitting = [run for run in runs if counts(run, metric)]
-    if metric not in RATES:  # of one model AP does not change, and seeds are no nights
-        fitting = [run for run in fitting if "train" in run.phases_done]
-    return by_night(newest_alike(fitting, metric)) if fitting else ()
-
-
 def _draw(console: Console, metric: Metric, nights: Sequence[NightRuns]) -> None:
-    values = [shown(metric, figure_of(metric, night.of(metric).value)) for night in nights]
+    values = [shown(metric, value_of(night, metric)) for night in nights]
     margin = max((max(values) - min(values)) * MARGIN, max(values) * LEAST_MARGIN) or 1.0
     ticks = sorted({round(tick) for tick in np.linspace(0, len(nights) - 1, TICKS)})
     plotext.clear_figure()
@@ -110,15 +95,15 @@ def _day(night: NightRuns) -> str:
 
 def _print_changes(console: Console, session: Session, metric: Metric, nights: Sequence[NightRuns]) -> None:
     values = [night.of(metric).value for night in nights]
-    ends = _ends(session, metric, nights)
-    levels = [figure_of(metric, median(values[begin:end])) for begin, end in pairwise(ends)]
+    ends = levels(nights, metric, session.matrix.check)
+    middles = [figure_of(metric, median(values[begin:end])) for begin, end in pairwise(ends)]
     table = plain_table()
     for head in ("level", "change", "nights", "from", "commit", "run"):
         table.add_column(head, justify="right" if head in ("level", "change", "nights") else "left", no_wrap=True)
     for place, (begin, end) in enumerate(pairwise(ends)):
         first = nights[begin].runs[0]
-        change = change_text(metric, change_of(metric, levels[place - 1], levels[place])) if place else ""
-        level = written(metric, levels[place], more_digits=1)
+        change = change_text(metric, change_of(metric, middles[place - 1], middles[place])) if place else ""
+        level = written(metric, middles[place], more_digits=1)
         table.add_row(level, change, str(end - begin), _day(nights[begin]), commit_of(first), first.run_id)
     console.print(table)
     for begin in ends[1:-1]:

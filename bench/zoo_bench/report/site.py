@@ -1,0 +1,95 @@
+"""Writing the report's pages, each only when what it shows has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from zoo_bench import __version__
+from zoo_bench.errors import ConfigError
+from zoo_bench.report.paths import ASSETS
+from zoo_bench.whole import write_whole
+
+PAGES = ".zoo-bench-report.json"
+OWN_ASSETS = ("site.css", "site.js")
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page: where it is, its template, and what it shows. `key`: says the same as long as it would be the same.
+
+    `values` are asked for only when it is written. They may write files beside the page.
+    """
+
+    path: str
+    template: str
+    key: str
+    values: Callable[[], Mapping[str, Any]]
+
+
+@dataclass
+class Site:
+    """The folder of a report. `templates`: the folder of its templates and assets."""
+
+    folder: Path
+    templates: Path
+    written: int = 0
+    _known: dict[str, str] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """Make the folder, and copy what every page needs. Raises ConfigError where that cannot be done."""
+        listed = self.folder / PAGES
+        if self.folder.is_dir() and any(self.folder.iterdir()) and not listed.is_file():
+            raise ConfigError(f"{self.folder} holds something else than a report", "name an empty folder, or a new one")
+        try:
+            (self.folder / ASSETS).mkdir(parents=True, exist_ok=True)
+            self._known = json.loads(listed.read_text(encoding="utf-8")) if listed.is_file() else {}
+            for name in OWN_ASSETS:
+                shutil.copyfile(self.templates / name, self.folder / ASSETS / name)
+            plotly = resources.files("plotly") / "package_data" / "plotly.min.js"
+            target = self.folder / ASSETS / "plotly.min.js"
+            if not target.is_file() or target.stat().st_size != len(plotly.read_bytes()):
+                target.write_bytes(plotly.read_bytes())
+        except ValueError:
+            self._known = {}
+        except OSError as error:
+            raise ConfigError(f"{self.folder}: cannot be written: {error.strerror or error}", "name another") from None
+
+    def write(self, pages: Sequence[Page], seen: Callable[[], None]) -> None:
+        """Write the pages that have changed; call `seen` after each. Pages of former calls that are not here go."""
+        environment = Environment(
+            loader=FileSystemLoader(self.templates),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        made_by = self._made_by()
+        keys = {page.path: hashlib.sha256(f"{made_by}{page.key}".encode()).hexdigest() for page in pages}
+        for page in pages:
+            target = self.folder / page.path
+            if self._known.get(page.path) != keys[page.path] or not target.is_file():
+                root = "../" * page.path.count("/")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                text = environment.get_template(page.template).render({"root": root, **page.values()})
+                write_whole(target, text)
+                self.written += 1
+            seen()
+        for path in self._known.keys() - keys.keys():
+            gone = self.folder / path
+            if "/" in path and gone.parent.is_dir():
+                shutil.rmtree(gone.parent)
+        write_whole(self.folder / PAGES, json.dumps(keys, indent=1) + "\n")
+
+    def _made_by(self) -> str:
+        """Return the digest of what pages are made by."""
+        files = [*sorted(Path(__file__).parent.glob("*.py")), *sorted(self.templates.glob("*.j2"))]
+        return hashlib.sha256(b"".join([__version__.encode(), *(path.read_bytes() for path in files)])).hexdigest()
