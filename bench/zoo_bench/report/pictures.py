@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hotcoco import mask
 from PIL import Image, ImageDraw, ImageFont
 
 from zoo_bench.detections import Detections, read_detections
@@ -107,16 +108,14 @@ def _drawn(path: Path, truth: GroundTruth, objects: Sequence[Mapping[str, Any]],
 
 def _mask(segmentation: Any, size: tuple[int, int]) -> Image.Image | None:
     """Return the pixels of a COCO segmentation or of compressed run lengths; None where there are none."""
-    from pycocotools import mask as coco_mask
-
     width, height = size
     if isinstance(segmentation, list) and segmentation:
-        rles: Any = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+        lengths: Any = mask.merge(mask.frPyObjects(segmentation, height, width))
     elif isinstance(segmentation, str):
-        rles = {"size": [height, width], "counts": segmentation.encode()}
+        lengths = {"size": [height, width], "counts": segmentation}
     else:
         return None
-    return Image.fromarray(coco_mask.decode(rles).astype(np.uint8) * OPACITY)
+    return Image.fromarray(mask.decode(lengths) * np.uint8(OPACITY))
 
 
 def _paint(
@@ -127,10 +126,10 @@ def _paint(
     names: Mapping[int, str],
 ) -> None:
     draw, font = ImageDraw.Draw(side), ImageFont.load_default(12)
-    for (_, category, _), mask in zip(boxes, masks, strict=True):
-        if mask is not None:
-            side.paste(_colour(category), (0, 0, *side.size), mask.resize(side.size))
-    for (box, category, score), _ in zip(boxes, masks, strict=True):
+    for (_, category, _), area in zip(boxes, masks, strict=True):
+        if area is not None:
+            side.paste(_colour(category), (0, 0, *side.size), area.resize(side.size))
+    for box, category, score in boxes:
         if not np.isfinite(box).all():
             continue
         x, y, width, height = (float(value) * scale for value in box)
