@@ -79,6 +79,7 @@ setup(
         "fsspec>=2024.6",
         "hotcoco>=1.3",
         "jinja2>=3.1",
+        "matplotlib>=3.8",
         "msgspec>=0.20",
         "numpy>=1.26",
         "nvidia-ml-py>=12.550.52",

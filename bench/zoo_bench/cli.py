@@ -168,6 +168,7 @@ def render(
     mem_agg: options.MemoryOverGpus = "max",
     energy: options.EnergyColumn = False,
     spread: options.SpreadOverSeeds = False,
+    plots: options.PlotsFolder = None,
     no_stale_marks: options.NoStaleMarks = False,
 ) -> int:
     """Print the zoo's document, Markdown, to stdout: `zoo-bench render > MODEL_ZOO.md`.
@@ -176,12 +177,13 @@ def render(
     kept in its last line, for `zoo-bench verify`.
     """
     from zoo_bench.commands.render import render as command
-    from zoo_bench.document import DocumentOptions, chosen_backends, chosen_tables, memory_definition
+    from zoo_bench.document import DocumentOptions, chosen_backends, chosen_plots, chosen_tables, memory_definition
     from zoo_bench.session import Asked
 
     memory = memory_definition(mem_def, mem_agg)
     ours, laid_out = chosen_backends(backend), chosen_tables(tables)
-    chosen = DocumentOptions(profile, memory, energy, spread, not no_stale_marks, ours, laid_out)
+    pictures = chosen_plots(plots)
+    chosen = DocumentOptions(profile, memory, energy, spread, not no_stale_marks, ours, laid_out, pictures)
     return command(Asked(root, matrix, profile), chosen)
 
 

@@ -173,6 +173,15 @@ EnergyColumn = Annotated[bool, typer.Option("--energy", help="Add the column Ene
 SpreadOverSeeds = Annotated[
     bool, typer.Option("--spread", help="Show AP of several seeds (run --repeat) as mean and spread: 37.4 ± 0.2.")
 ]
+PlotsFolder = Annotated[
+    str | None,
+    typer.Option(
+        "--plots",
+        metavar="FOLDER",
+        help="Draw AP against speed, as SVGs in this folder beside the document, and show them in it.",
+        show_default=False,
+    ),
+]
 NoStaleMarks = Annotated[
     bool,
     typer.Option("--no-stale-marks", help="Do not mark rows whose worker, lock or driver has changed since."),

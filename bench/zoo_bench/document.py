@@ -17,12 +17,13 @@ from zoo_bench.matrix import Matrix, Tables
 
 OPENING = "<!-- zoo-bench render"
 LINE = re.compile(rf"{re.escape(OPENING)}(?P<words>( [^\s>]+)+) -->")
+PLOTS = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*/?")
 CHOICES: dict[str, tuple[str, ...]] = {
     "--tables": get_args(Tables),
     "--mem-def": MEMORY_COUNTS,
     "--mem-agg": OVER_GPUS,
 }
-WITH_VALUE = ("--profile", "--backend", *CHOICES)
+WITH_VALUE = ("--profile", "--backend", "--plots", *CHOICES)
 FLAGS = ("--energy", "--spread", "--no-stale-marks")
 
 
@@ -37,6 +38,7 @@ class DocumentOptions:
     stale_marks: bool = True
     backends: tuple[str, ...] | None = None
     tables: Tables | None = None
+    plots: str | None = None
 
 
 DEFAULT_OPTIONS = DocumentOptions()
@@ -78,6 +80,19 @@ def chosen_tables(word: str | None) -> Tables | None:
     return cast(Tables | None, word)
 
 
+def chosen_plots(folder: str | None) -> str | None:
+    """Check the folder of --plots: it stands in the document's addresses, and in its last line.
+
+    Raises:
+        ConfigError: it is no path inside of the workspace, or has characters that addresses do not.
+    """
+    if folder is not None and (PLOTS.fullmatch(folder) is None or ".." in folder.split("/")):
+        raise ConfigError(
+            f"--plots {folder}: not a folder beside the document", "letters, digits, - . _ and /: --plots plots"
+        )
+    return folder.rstrip("/") if folder else folder
+
+
 def _check(option: str, word: str) -> None:
     if word not in CHOICES[option]:
         raise ConfigError(f"{option} {word}: expected one of {', '.join(CHOICES[option])}")
@@ -98,6 +113,7 @@ def comment(options: DocumentOptions, matrix: Matrix) -> str:
         words += ["--mem-agg", options.memory.over_gpus]
     words += ["--energy"] if options.energy else []
     words += ["--spread"] if options.spread else []
+    words += ["--plots", options.plots] if options.plots else []
     words += [] if options.stale_marks else ["--no-stale-marks"]
     return f"{OPENING} {' '.join(words)} -->\n" if words else ""
 
@@ -135,6 +151,7 @@ def _parse(words: list[str]) -> DocumentOptions:
         stale_marks="--no-stale-marks" not in given,
         backends=chosen_backends(given.get("--backend")),
         tables=chosen_tables(given.get("--tables")),
+        plots=chosen_plots(given.get("--plots")),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from zoo_bench import plots
 from zoo_bench.columns import COLUMNS, WITH_ENERGY, Column
 from zoo_bench.document import DEFAULT_OPTIONS, DocumentOptions, comment
 from zoo_bench.errors import ConfigError
@@ -93,6 +94,7 @@ def render(
         "settings": settings(layout),
         "parts": [document.part(part) for part in layout.parts],
         "footnotes": document.notes.lines(),
+        "pictures": plots.markdown(list(rows.values()), options.plots) if options.plots else [],
     }
     return _fill(template_folders, values) + comment(options, matrix)
 

@@ -20,6 +20,7 @@ from zoo_bench.commands.compare import compare
 from zoo_bench.commands.history import history
 from zoo_bench.commands.plan import plan
 from zoo_bench.commands.render import render
+from zoo_bench.commands.report import report
 from zoo_bench.commands.show import show
 from zoo_bench.commands.status import status
 from zoo_bench.document import DocumentOptions
@@ -32,6 +33,7 @@ from zoo_bench.text import printable
 OPTIONS = (
     DocumentOptions(energy=True),
     DocumentOptions(memory=MemoryDefinition("reserved", "sum")),
+    DocumentOptions(plots="plots"),
 )
 
 
@@ -58,7 +60,7 @@ def test_a_record_is_refused_or_fit_for_every_verb(content: bytes) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
     contents = Store(root / "results", root / ".zoo-bench" / "records.json").load()
-    assert all(fit_for_terminal(problem) for problem in contents.problems)
+    assert all(fit_for_terminal(problem) for problem in contents.problems.values())
     assert len(contents.runs.summaries) + len(contents.problems) == 2
     if not contents.problems:
         assert fit_for_terminal(said_by_every_verb(root, path))
@@ -79,7 +81,9 @@ def said_by_every_verb(root: Path, path: Path) -> str:
         lambda: compare(asked, other, record.run_id, markdown=True),
         lambda: accept(asked, why="whatever it is", by="a fuzzer", count=2),
         lambda: check_all(asked),
-        lambda: history(asked, record.cell_id),
+        lambda: history(asked, record.cell_id, as_json=False),
+        lambda: history(asked, record.cell_id, as_json=True),
+        lambda: report(asked, root / "site"),
     ]
     return said(calls)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from zoo_bench import plots
 from zoo_bench.document import DocumentOptions
 from zoo_bench.errors import EXIT_OK
 from zoo_bench.layout import lay_out
 from zoo_bench.render import render as render_document
 from zoo_bench.session import Asked, Session
+from zoo_bench.table import build_row
 from zoo_bench.text import printable
 
 
@@ -18,6 +20,13 @@ def render(asked: Asked, options: DocumentOptions) -> int:
     session = Session.open(asked)
     root = session.workspace.root
     document = render_from(session, options, lambda file: (root / file).is_file())
+    if options.plots:
+        name = session.matrix.profile(options.profile)[0]
+        cells = lay_out(session.matrix, options).cells
+        rows = [build_row(cell, name, session.runs) for cell in cells]
+        plots.write(session.matrix, rows, root / options.plots)
+        if not all(line in document for line in plots.markdown(rows, options.plots)):
+            session.warn(f"zoo-bench: the template shows no pictures; they are in {options.plots}/ all the same")
     sys.stdout.write(printable(document) if sys.stdout.isatty() else document)  # a template may hold what moves cursors
     return EXIT_OK
 

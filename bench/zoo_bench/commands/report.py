@@ -118,7 +118,7 @@ class _Report:
             "note": self.session.matrix.profile(self.session.asked.profile)[1].note,
             "lines": lines,
             "choices": {trait: values for trait, values in choices.items() if len(values) > 1},
-            "varying": [trait for trait in TRAITS if len({one.traits[trait] for one in lines}) > 1],
+            "varying": [*(trait for trait in choices if trait != "status" and len(choices[trait]) > 1), "status"],
             "columns": [column for column in FIGURES if any(column in one.figures for one in lines)],
             "heads": COLUMN_HEADS,
             "charts": charts,

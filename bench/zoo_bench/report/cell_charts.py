@@ -19,6 +19,7 @@ from zoo_bench.telemetry import Floats
 from zoo_bench.units import COLUMN_HEADS, GIB, shown, written
 
 BINS = 60
+MARGIN, LEAST_MARGIN = 0.1, 0.02  # above and below: of the range, of the largest value
 MOST_CLASSES = 80
 TIME = Axis("seconds since the job began", values={"hoverformat": ".1f"})
 ITERATION = Axis("iteration")
@@ -144,7 +145,11 @@ def history_chart(metric: Metric, nights: Sequence[NightRuns], accepted: float |
         between = f"{commit_of(nights[start - 1].runs[-1])}..{commit_of(nights[start].runs[0])}"
         shapes.append(rule(days[start], between, along="x"))
     trace = points("nights", days, values, labels, 0, mode="lines+markers", line={"width": 1})
-    axes = layout(Axis("", values={"type": "date"}), Axis(COLUMN_HEADS[metric]), shapes=shapes, showlegend=False)
+    # A level that has not moved must not look like a range of mountains.
+    shown_ = [*values, *([] if accepted is None else [shown(metric, accepted)])]
+    margin = max((max(shown_) - min(shown_)) * MARGIN, max(shown_) * LEAST_MARGIN) or 1.0
+    y = Axis(COLUMN_HEADS[metric], values={"range": [min(shown_) - margin, max(shown_) + margin]})
+    axes = layout(Axis("", values={"type": "date"}), y, shapes=shapes, showlegend=False)
     return Chart(f"history-{metric}", f"{COLUMN_HEADS[metric]}, night by night", [trace], axes)
 
 

@@ -24,8 +24,8 @@ from zoo_bench.units import COLUMN_HEADS, as_printed, shown, written
 
 FIGURES: tuple[Column, ...] = tuple(column for column in COLUMNS if column != "download")
 AXES: Mapping[Column, str] = {
-    "fps": "fps, batch 1: more is better",
-    "memory": "memory in training, GB (2^30 bytes): less is better",
+    "fps": "fps: more is better",
+    "memory": "memory, GB: less is better",
     "box_ap": "box AP, points",
     "mask_ap": "mask AP, points",
 }
