@@ -11,7 +11,7 @@ from zoo_bench.cell import Cell
 from zoo_bench.columns import OF_ONE_MODEL
 from zoo_bench.compare import unlike
 from zoo_bench.matrix import Check
-from zoo_bench.nights import MEASURED_IN, by_night, counts, incomparable, newest_night, of_one_state, spoiled
+from zoo_bench.nights import MEASURED_IN, by_night, counts, incomparable, newest_night, of_one_state
 from zoo_bench.provenance import MachineKey
 from zoo_bench.regression import Judgement, judge
 from zoo_bench.rules import METRICS, RATES, Metric, change_of, comparable, figure_of, rule_of, widest
@@ -152,7 +152,7 @@ class _Case:
             return self._inexact(run), False
         if run.status != "succeeded":
             return f"{run.status.replace('_', ' ')} in run {run.run_id}", run.status == "quarantined"
-        noisy = spoiled(run, self.cell) and self.metric in RATES
+        noisy = run.spoiled_in(self.cell) and self.metric in RATES
         return f"{'noisy' if noisy else 'no figure'} in run {run.run_id}", noisy
 
     def _inexact(self, run: Summary) -> str:

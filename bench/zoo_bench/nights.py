@@ -75,12 +75,7 @@ def counts(run: Summary, metric: Metric, cell: Cell) -> bool:
     """
     if metric not in run.figures or run.status == "quarantined":
         return False
-    return metric not in RATES or (run.figures[metric] > 0 and not spoiled(run, cell))
-
-
-def spoiled(run: Summary, cell: Cell) -> bool:
-    """Tell whether a run has noise that would quarantine it, as the matrix has the cell now."""
-    return run.noisy and cell.trust.on_noise == "quarantine"
+    return metric not in RATES or (run.figures[metric] > 0 and not run.spoiled_in(cell))
 
 
 def by_night(runs: Iterable[Summary], *, each_alone: bool = False) -> tuple[NightRuns, ...]:

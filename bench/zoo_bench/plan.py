@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from zoo_bench.cell import Cell, at_half_its_batch, digest
 from zoo_bench.destination import Destination
 from zoo_bench.errors import ConfigError
-from zoo_bench.nights import spoiled
 from zoo_bench.recipe import PHASES, WORKER_PHASES, Phase, differences
 from zoo_bench.record import Checkpoint, Inputs, Record
 from zoo_bench.runs import Runs, Summary
@@ -166,7 +165,7 @@ def _plan_cell(cell: Cell, inputs: Inputs, earlier: Runs, request: Request) -> P
 
 def _spoiled(run: Summary, cell: Cell) -> bool:
     """Tell whether a run does not count: quarantined, or kept in spite of noise that would quarantine it now."""
-    return run.status == "quarantined" or spoiled(run, cell)
+    return run.status == "quarantined" or run.spoiled_in(cell)
 
 
 def _done(same: Sequence[Summary], destination: Destination | None) -> dict[Phase, Summary]:

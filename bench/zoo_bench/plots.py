@@ -67,7 +67,9 @@ def svg(matrix: Matrix, rows: Sequence[Row], metric: Column, scheme: str) -> str
         picture = Figure(figsize=SIZE, layout="constrained")
         axes = picture.subplots()
         best = front([place for places in groups.values() for place in places], smaller_x=False)
-        axes.plot(*zip(*best, strict=True), color=INK[scheme], linestyle=":", linewidth=1, zorder=1, label="Pareto front")
+        axes.plot(
+            *zip(*best, strict=True), color=INK[scheme], linestyle=":", linewidth=1, zorder=1, label="Pareto front"
+        )
         for number, (name, places) in enumerate(groups.items()):
             x, y = zip(*places, strict=True)
             colour, mark = PALETTE[number % len(PALETTE)], MARKS[number % len(MARKS)]

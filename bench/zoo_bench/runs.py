@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from zoo_bench.cell import digest
+from zoo_bench.cell import Cell, digest
 from zoo_bench.columns import HAS, Column
 from zoo_bench.figures import MEMORY_COUNTS, OVER_GPUS, MemoryDefinition, figure, memory_figure
 from zoo_bench.provenance import MachineKey, driver, machine_key
@@ -103,6 +103,10 @@ class Summary:
                 for column, one in found.items()
             },
         )
+
+    def spoiled_in(self, cell: Cell) -> bool:
+        """Tell whether it has noise that would quarantine it, as the matrix has the cell now."""
+        return self.noisy and cell.trust.on_noise == "quarantine"
 
     @property
     def weights(self) -> str | None:

@@ -172,7 +172,14 @@ class Session:
 
     def dataset_sha256(self, cell: Cell) -> str:
         """The digest of a cell's dataset, as it is on this machine."""
-        return dataset_fingerprint(self.matrix.datasets[cell.dataset], self.dataset(cell))
+        known = self._dataset_digests
+        if cell.dataset not in known:
+            known[cell.dataset] = dataset_fingerprint(self.matrix.datasets[cell.dataset], self.dataset(cell))
+        return known[cell.dataset]
+
+    @cached_property
+    def _dataset_digests(self) -> dict[str, str]:
+        return {}
 
     @property
     def destination(self) -> Destination | None:
@@ -220,19 +227,16 @@ class Session:
     def _inputs(self) -> Mapping[str, Inputs]:
         sources: dict[str, str] = {}
         locks: dict[str, str | None] = {}
-        datasets: dict[str, str] = {}
         for cell in self.cells:
             if cell.backend not in sources:
                 backend = self.backend(cell)
                 sources[cell.backend] = sources_sha256(backend)
                 locks[cell.backend] = environment_status(backend, self.workspace, self.machine).lock_sha256
-            if cell.dataset not in datasets:
-                datasets[cell.dataset] = self.dataset_sha256(cell)
         return {
             cell.id: Inputs(
                 sources_sha256=sources[cell.backend],
                 lock_sha256=locks[cell.backend],
-                dataset_sha256=datasets[cell.dataset],
+                dataset_sha256=self.dataset_sha256(cell),
             )
             for cell in self.cells
         }

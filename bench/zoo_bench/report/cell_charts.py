@@ -153,6 +153,6 @@ def history_chart(metric: Metric, nights: Sequence[NightRuns], accepted: float |
     return Chart(f"history-{metric}", f"{COLUMN_HEADS[metric]}, night by night", [trace], axes)
 
 
-def _list(values: Floats) -> list[float]:
-    """Round to what a screen shows, so that pages stay small."""
-    return [float(f"{value:.6g}") for value in values]
+def _list(values: Floats) -> list[float | None]:
+    """Round to what a screen shows, so that pages stay small; what is no number is left out, as JSON has none."""
+    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]

@@ -57,6 +57,10 @@ class CellPage:
         """Every run of it, oldest first."""
         return self.session.runs.of(self.cell.id).summaries
 
+    @property
+    def _scored(self) -> Record | None:
+        return self.row.sources.get("box_ap") or self.row.sources.get("mask_ap")
+
     def key(self) -> str:
         """Say the same as long as the page would be the same."""
         here = [
@@ -65,6 +69,8 @@ class CellPage:
             for file in record.files.values()
             if (self.session.workspace.root / file).is_file()
         ]
+        scored = self._scored
+        here += ["dataset"] if scored is not None and self._evaluation(scored) is not None else []
         accepted = [sorted(one.runs_of(self.cell.id)) for one in self.baselines]
         runs = [run.run_id for run in self.runs]
         check = self.session.matrix.check.model_dump(mode="json")
@@ -99,7 +105,7 @@ class CellPage:
                 yield from training_charts(series.training)
             if series is not None:
                 yield from machine_charts(series)
-        scored = self.row.sources.get("box_ap") or self.row.sources.get("mask_ap")
+        scored = self._scored
         if scored is not None and scored.measurements.scores is not None:
             yield from score_charts(scored.measurements.scores, self._curves(scored))
         for metric in METRICS:
@@ -115,8 +121,8 @@ class CellPage:
         events, samples = (root / record.files.get(name, "none") for name in ("events", "samples"))
         return read_series(events, samples, int(record.cell["measure"].get("warmup_iterations", 0)))
 
-    def _evaluation(self, record: Record) -> tuple[Path, Path, Path, Sequence[int] | None] | None:
-        """Return annotations, detections, images and which of them were evaluated; None where they are not here."""
+    def _evaluation(self, record: Record) -> tuple[Path, Path, Path, int | None] | None:
+        """Return annotations, detections, images and how many were evaluated; None where they are not here."""
         detections = self.session.workspace.root / record.files.get("detections", "none")
         try:
             dataset = self.session.dataset(self.cell)
@@ -126,7 +132,7 @@ class CellPage:
                 dataset.val.annotations,
                 detections,
                 dataset.val.images,
-                evaluated_ids(dataset.val.annotations, record.cell["measure"]["evaluate_images"]),
+                record.cell["measure"]["evaluate_images"],
             )
         except (ZooBenchError, OSError):
             return None
@@ -136,9 +142,10 @@ class CellPage:
         scores = record.measurements.scores
         if found is None or scores is None:
             return {}
-        annotations, detections, _, images = found
+        annotations, detections, _, limit = found
         kinds = {"box": scores.box, "mask": scores.mask}
         try:
+            images = evaluated_ids(annotations, limit)
             return {
                 kind: curves(annotations, detections, masks=kind == "mask", image_ids=images)
                 for kind, known in kinds.items()
@@ -149,13 +156,13 @@ class CellPage:
 
     def _pictures(self) -> list[tuple[str, Drawn]]:
         """Draw and write the best and the worst images; return their files' names beside the page."""
-        scored = self.row.sources.get("box_ap") or self.row.sources.get("mask_ap")
+        scored = self._scored
         found = self._evaluation(scored) if scored is not None else None
         if found is None:
             return []
-        annotations, detections, images, image_ids = found
+        annotations, detections, images, limit = found
         try:
-            drawn = best_and_worst(annotations, detections, images, image_ids)
+            drawn = best_and_worst(annotations, detections, images, evaluated_ids(annotations, limit))
         except (ZooBenchError, OSError, ValueError):
             return []
         files = []

@@ -73,7 +73,7 @@ def points(
     }
 
 
-def line(name: str, x: Sequence[float | str], y: Sequence[float | None], place: int = 0, **values: Any) -> Trace:
+def line(name: str, x: Sequence[float | str | None], y: Sequence[float | None], place: int = 0, **values: Any) -> Trace:
     """Return a line in the colour of a place in the palette."""
     return {
         "type": "scatter",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 ASSETS = "assets"
-INDEX, RED, COMPARE = "index.html", "regressions.html", "compare.html"
+ALWAYS = INDEX, RED, COMPARE = "index.html", "regressions.html", "compare.html"
+_CELL_PAGE = re.compile(r"cells/[A-Za-z0-9][^/]*/[A-Za-z0-9][^/]*/index\.html")
 
 
 def cell_page(cell_id: str) -> str:
@@ -14,3 +17,8 @@ def cell_page(cell_id: str) -> str:
 def run_anchor(run_id: str) -> str:
     """Return the mark of a run on its cell's page."""
     return f"run-{run_id}"
+
+
+def is_cell_page(path: str) -> bool:
+    """Tell whether a path is one that `cell_page` gives."""
+    return _CELL_PAGE.fullmatch(path) is not None

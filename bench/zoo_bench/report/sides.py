@@ -11,7 +11,6 @@ from zoo_bench.figures import DEFAULT_MEMORY, figure
 from zoo_bench.provenance import machine_line, revision_text, versions
 from zoo_bench.record import Record
 from zoo_bench.report.overview import FIGURES
-from zoo_bench.report.paths import cell_page, run_anchor
 
 DIGEST = 8
 
@@ -22,7 +21,6 @@ def side(record: Record) -> dict[str, Any]:
     found = {column: figure(column, record, DEFAULT_MEMORY) for column in FIGURES if HAS[column](record)}
     return {
         "label": f"{record.cell_id}, {day} UTC, {machine_line(record)}",
-        "href": f"{cell_page(record.cell_id)}#{run_anchor(record.run_id)}",
         "noisy": bool(record.noise),
         "figures": {
             column: [one.value, one.interval.low if one.interval else None, one.interval.high if one.interval else None]

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from zoo_bench import __version__
 from zoo_bench.errors import ConfigError
-from zoo_bench.report.paths import ASSETS
+from zoo_bench.report.paths import ALWAYS, ASSETS, is_cell_page
 from zoo_bench.whole import write_whole
 
 PAGES = ".zoo-bench-report.json"
@@ -51,15 +51,13 @@ class Site:
             raise ConfigError(f"{self.folder} holds something else than a report", "name an empty folder, or a new one")
         try:
             (self.folder / ASSETS).mkdir(parents=True, exist_ok=True)
-            self._known = json.loads(listed.read_text(encoding="utf-8")) if listed.is_file() else {}
+            self._known = _pages(listed) if listed.is_file() else {}
             for name in OWN_ASSETS:
                 shutil.copyfile(self.templates / name, self.folder / ASSETS / name)
             plotly = resources.files("plotly") / "package_data" / "plotly.min.js"
             target = self.folder / ASSETS / "plotly.min.js"
             if not target.is_file() or target.stat().st_size != len(plotly.read_bytes()):
                 target.write_bytes(plotly.read_bytes())
-        except ValueError:
-            self._known = {}
         except OSError as error:
             raise ConfigError(f"{self.folder}: cannot be written: {error.strerror or error}", "name another") from None
 
@@ -84,12 +82,20 @@ class Site:
                 self.written += 1
             seen()
         for path in self._known.keys() - keys.keys():
-            gone = self.folder / path
-            if "/" in path and gone.parent.is_dir():
-                shutil.rmtree(gone.parent)
+            shutil.rmtree((self.folder / path).parent, ignore_errors=True)
         write_whole(self.folder / PAGES, json.dumps(keys, indent=1) + "\n")
 
     def _made_by(self) -> str:
         """Return the digest of what pages are made by."""
         files = [*sorted(Path(__file__).parent.glob("*.py")), *sorted(self.templates.glob("*.j2"))]
         return hashlib.sha256(b"".join([__version__.encode(), *(path.read_bytes() for path in files)])).hexdigest()
+
+
+def _pages(listed: Path) -> dict[str, str]:
+    """Read which pages are there, and what they were made from: of cells, since no other page ever goes."""
+    try:
+        found = json.loads(listed.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    known = found.items() if isinstance(found, dict) else ()
+    return {path: str(key) for path, key in known if path in ALWAYS or is_cell_page(path)}
