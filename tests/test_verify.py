@@ -62,8 +62,8 @@ def test_it_is_good_in_a_clean_clone_that_has_no_logs_and_models(published: tupl
 
 def test_a_value_edited_by_hand_is_caught_and_named(published: tuple[Zoo, str], tmp_path: Path) -> None:
     zoo, text = published
-    assert text.count("37.5") == 1
-    status, told = verified(copied(zoo, tmp_path), text.replace("37.5", "38.8"))
+    assert text.count(" 37.5 ") == 1
+    status, told = verified(copied(zoo, tmp_path), text.replace(" 37.5 ", " 38.8 "))
     assert status == 1
     assert "Mask RCNN, R-50 1x, box AP: the document says 38.8, the store 37.5\n" in told
     assert re.search(r"^-\|.*38\.8", told, re.MULTILINE)
@@ -74,7 +74,7 @@ def test_a_value_copied_from_another_row_is_caught_and_its_row_named(
     published: tuple[Zoo, str], tmp_path: Path
 ) -> None:
     zoo, text = published
-    status, told = verified(copied(zoo, tmp_path), text.replace("37.5", "39.1"))
+    status, told = verified(copied(zoo, tmp_path), text.replace(" 37.5 ", " 39.1 "))
     assert status == 1
     assert "R-50 1x, box AP: the document says 39.1, the store 37.5 (R-101 1x has that value)" in told
 

@@ -103,6 +103,14 @@ def check_cell(
     return found
 
 
+def accepted_for(
+    cell: Cell, metric: Metric, run: Summary, runs: Runs, baselines: Mapping[MachineKey, Baseline], rules: Check
+) -> list[Summary]:
+    """Return the accepted runs that a run's figure is held against, oldest first; none where nothing can be."""
+    case = _Case(cell, metric, [run], runs.of(cell.id), list(baselines.values()), rules, Scope(run.profile), "")
+    return case.accepted(run)[0]
+
+
 def _asked(cell: Cell, metric: Metric, scope: Scope) -> bool:
     if scope.metric not in (None, metric):
         return False
@@ -134,7 +142,7 @@ class _Case:
         problem, spoiled = self._missing(run)
         if problem:
             return Finding(self.cell.id, self.metric, "missing", problem, run, spoiled=spoiled)
-        accepted, problem = self._accepted(run)
+        accepted, problem = self.accepted(run)
         if problem:
             return Finding(self.cell.id, self.metric, "not_comparable", problem, run)
         newest = max(one.run_id for one in accepted)
@@ -162,7 +170,7 @@ class _Case:
             return ""
         return f"too inexact to be judged: the 95 % interval of run {run.run_id} is ±{percent(half_width)} wide"
 
-    def _accepted(self, run: Summary) -> tuple[list[Summary], str]:
+    def accepted(self, run: Summary) -> tuple[list[Summary], str]:
         """Return the accepted runs that this one is to be compared with, or why there are none."""
         baselines = [one for one in self.baselines if one.runs_of(self.cell.id)]
         here = [one for one in baselines if self.scope.ap_only or one.machine == run.machine]

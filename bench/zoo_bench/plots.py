@@ -58,7 +58,7 @@ def write(matrix: Matrix, rows: Sequence[Row], folder: Path) -> None:
 
 
 def svg(matrix: Matrix, rows: Sequence[Row], metric: Column, scheme: str) -> str:
-    """Draw one picture: AP in points over images a second, from 0; a colour and a mark for each detector."""
+    """Draw one picture: AP in points over images a second, which begin at 0; a colour and a mark for each detector."""
     import matplotlib as mpl  # late: only this draws with it
     from matplotlib.figure import Figure
 
@@ -72,7 +72,7 @@ def svg(matrix: Matrix, rows: Sequence[Row], metric: Column, scheme: str) -> str
         )
         for number, (name, places) in enumerate(groups.items()):
             x, y = zip(*places, strict=True)
-            colour, mark = PALETTE[number % len(PALETTE)], MARKS[number % len(MARKS)]
+            colour, mark = PALETTE[number % len(PALETTE)], MARKS[(number + number // len(PALETTE)) % len(MARKS)]
             axes.scatter(x, y, s=60, color=colour, marker=mark, edgecolors=INK[scheme], linewidths=0.6, label=name)
         axes.set_xlim(left=0)
         axes.set_xlabel(f"{COLUMN_HEADS[AGAINST]}: more is better", color=INK[scheme])

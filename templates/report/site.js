@@ -30,7 +30,7 @@ function themed(layout) {
 }
 
 const reduced = matchMedia("(prefers-reduced-motion: reduce)").matches;
-const settings = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["toImage"], staticPlot: false };
+const settings = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["toImage"] };
 
 function draw(chart) {
   const place = document.getElementById(chart.id);
@@ -92,7 +92,9 @@ function measured(select) {
   for (const column of columns) {
     for (const cell of document.querySelectorAll(`#zoo td[data-column="${column}"][data-value]`)) {
       const batch = Number(cell.closest("tr").dataset.batch);
-      cell.querySelector("a").textContent = write(Number(cell.dataset.value), batch);
+      const text = write(Number(cell.dataset.value), batch);
+      cell.querySelector("a").textContent = text;
+      cell.dataset.sort = text;
     }
     const button = document.querySelector(`#zoo th[data-column="${column}"] button`);
     if (button && head) button.textContent = head;
@@ -105,12 +107,11 @@ const table = document.getElementById("zoo");
 
 function key(row, place) {
   const cell = row.cells[place];
-  if (cell.dataset.value !== undefined) return Number(cell.dataset.value);
+  if (cell.dataset.value !== undefined) return Number(cell.dataset.sort ?? cell.dataset.value);
   return cell.classList.contains("number") ? null : cell.textContent.trim().toLowerCase();
 }
 
-function sort(head) {
-  const descending = head.getAttribute("aria-sort") === "ascending";
+function sort(head, descending = head.getAttribute("aria-sort") === "ascending") {
   for (const other of head.parentElement.cells) other.setAttribute("aria-sort", "none");
   head.setAttribute("aria-sort", descending ? "descending" : "ascending");
   const rows = [...table.tBodies[0].rows];
@@ -156,7 +157,11 @@ function showPublished(event) {
 if (table) {
   for (const select of document.querySelectorAll("select[data-unit]")) {
     UNITS[select.dataset.unit].forEach(([name], place) => select.add(new Option(name, place)));
-    select.addEventListener("change", () => measured(select));
+    select.addEventListener("change", () => {
+      measured(select);
+      const head = table.querySelector("th[aria-sort$=ending]");
+      if (head) sort(head, head.getAttribute("aria-sort") === "descending");
+    });
     measured(select); // browsers keep what was chosen before
   }
   for (const head of table.tHead.rows[0].cells) head.querySelector("button").addEventListener("click", () => sort(head));
@@ -210,7 +215,8 @@ function compare() {
     const [x, y] = [a.figures[column], b.figures[column]];
     if (!x && !y) continue;
     rows.push(line([head, x ? withInterval(column, x) : "", y ? withInterval(column, y) : "",
-      x && y && x[0] ? change(column, x[0], y[0]) : "", x && y ? judged(x, y, a.noisy || b.noisy) : ""]));
+      ...(x && y && x[0] && (column !== "memory" || a.host === b.host)
+        ? [change(column, x[0], y[0]), judged(x, y, a.noisy || b.noisy)] : ["", x && y ? "not of one kind" : ""])]));
   }
   compared.tBodies[0].replaceChildren(...rows);
   const names = [...new Set([...Object.keys(a.traits), ...Object.keys(b.traits)])];

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,22 @@ from zoo_bench.baselines import Baseline, read_all
 from zoo_bench.cell import digest
 from zoo_bench.check import Scope, check_cell
 from zoo_bench.check_formats import QUIET
-from zoo_bench.columns import COLUMNS
 from zoo_bench.errors import EXIT_OK
 from zoo_bench.findings import Told, tell
 from zoo_bench.published import load_published
 from zoo_bench.remarks import Ground
 from zoo_bench.report.cell_page import CellPage
-from zoo_bench.report.overview import FIGURES, TRAITS, Line, our_lines, published_lines, trade_offs
+from zoo_bench.report.overview import FIGURES, TRAITS, Line, heads, our_lines, published_lines, trade_offs
 from zoo_bench.report.paths import COMPARE, INDEX, RED, cell_page
 from zoo_bench.report.sides import sides
 from zoo_bench.report.site import Page, Site
+from zoo_bench.runs import Summary
 from zoo_bench.session import Asked, Session
 from zoo_bench.table import Row, build_row
-from zoo_bench.units import COLUMN_HEADS
 from zoo_bench.workspace import bundled_root
 
 MOST_SIDES = 1500
+ALWAYS_SHOWN = ("machine", "status")
 
 
 def report(asked: Asked, output: Path) -> int:
@@ -90,22 +90,27 @@ class _Report:
         ]
         return tell(found, self.session.runs, self.session.profile, self.session.name)
 
+    @property
+    def _loud(self) -> list[Told]:
+        return [one for one in self.findings if one.verdict != QUIET]
+
     def pages(self) -> list[Page]:
         """Return every page of the site."""
-        runs = [run.run_id for cell in self.session.cells for run in self.session.runs.of(cell.id).summaries]
-        accepted = [[entry.model_dump() for entry in one.accepted] for one in self.baselines.values()]
-        every = digest([self.session.profile, [one.resolved() for one in self.session.cells], runs, accepted])
-        texts = [[one.traits, list(one.remarks)] for one in self.lines]
+        lines = [asdict(one) for one in (*self.lines, *self.published)]
+        matrix, profile = self.session.matrix, self.session.matrix.profile(self.session.asked.profile)
+        index = digest([matrix.document.title, profile[0], profile[1].note, lines])
+        told = [[one.sentence, *one.surroundings, one.command] for one in self._loud]
+        red = digest([bool(self.baselines), len(self.findings), told])
         return [
-            Page(INDEX, "index.html.j2", digest([every, texts]), self._index),
-            Page(RED, "regressions.html.j2", every, self._red),
-            Page(COMPARE, "compare.html.j2", every, self._compare),
+            Page(INDEX, "index.html.j2", index, self._index),
+            Page(RED, "regressions.html.j2", red, self._red),
+            Page(COMPARE, "compare.html.j2", digest([run.run_id for run in self._compared]), self._compare),
             *(self._cell(row, line) for row, line in zip(self.rows, self.lines, strict=True)),
         ]
 
     def _cell(self, row: Row, line: Line) -> Page:
         path = cell_page(row.cell.id)
-        made = CellPage(self.session, row, line, list(self.baselines.values()), (self.output / path).parent)
+        made = CellPage(self.session, row, line, self.baselines, (self.output / path).parent, heads([row]))
         return Page(path, "cell.html.j2", made.key(), made.values)
 
     def _index(self) -> Mapping[str, Any]:
@@ -118,15 +123,15 @@ class _Report:
             "note": self.session.matrix.profile(self.session.asked.profile)[1].note,
             "lines": lines,
             "choices": {trait: values for trait, values in choices.items() if len(values) > 1},
-            "varying": [*(trait for trait in choices if trait != "status" and len(choices[trait]) > 1), "status"],
+            "shown": [trait for trait in TRAITS if trait in ALWAYS_SHOWN or len(choices[trait]) > 1],
             "columns": [column for column in FIGURES if any(column in one.figures for one in lines)],
-            "heads": COLUMN_HEADS,
+            "heads": heads(self.rows),
             "charts": charts,
             "data": {"charts": [chart.as_json() for chart in charts]},
         }
 
     def _red(self) -> Mapping[str, Any]:
-        told: Sequence[Told] = [one for one in self.findings if one.verdict != QUIET]
+        told = self._loud
         return {
             "title": "What is red now",
             "told": told,
@@ -136,8 +141,15 @@ class _Report:
         }
 
     def _compare(self) -> Mapping[str, Any]:
-        each = max(1, MOST_SIDES // max(1, len(self.session.cells)))
-        chosen = [run for cell in self.session.cells for run in self.session.runs.of(cell.id).summaries[-each:]]
-        found = sides(self.session.runs.read(run) for run in reversed(chosen))
-        heads = {column: COLUMN_HEADS[column] for column in COLUMNS if column != "download"}
-        return {"title": "Compare two runs", "data": {"sides": found, "charts": []}, "heads": heads, "each": each}
+        found = sides(self.session.runs.read(run) for run in reversed(self._compared))
+        data = {"sides": found, "charts": []}
+        return {"title": "Compare two runs", "data": data, "heads": heads(self.rows), "each": self._each}
+
+    @property
+    def _each(self) -> int:
+        return max(1, MOST_SIDES // max(1, len(self.session.cells)))
+
+    @cached_property
+    def _compared(self) -> list[Summary]:
+        """The runs that can be chosen, by cell, oldest first."""
+        return [run for cell in self.session.cells for run in self.session.runs.of(cell.id).summaries[-self._each :]]

@@ -16,7 +16,7 @@ from zoo_bench.report.charts import Axis, Chart, Trace, band, layout, line, poin
 from zoo_bench.report.series import RunSeries, Training, thinned
 from zoo_bench.rules import Metric
 from zoo_bench.telemetry import Floats
-from zoo_bench.units import COLUMN_HEADS, GIB, shown, written
+from zoo_bench.units import GIB, shown, written
 
 BINS = 60
 MARGIN, LEAST_MARGIN = 0.1, 0.02  # above and below: of the range, of the largest value
@@ -33,10 +33,13 @@ def training_charts(training: Training) -> Iterator[Chart]:
     ):
         x, shown_ = thinned(training.iterations, values)
         yield Chart(name, title, [line(title, _list(x), _list(shown_))], layout(ITERATION, y, showlegend=False))
-    x, times, data = thinned(training.iterations, training.time_s, training.data_s)
+    times, data = thinned(training.iterations, training.time_s), thinned(training.iterations, training.data_s)
     steady = sorted(training.steady)
     shapes = [band(steady[0], steady[-1], "steady state")] if steady else []
-    traces = [line("iteration", _list(x), _list(times)), line("waiting for data", _list(x), _list(data), 1)]
+    traces = [
+        line(name, _list(x), _list(y), place)
+        for place, (name, (x, y)) in enumerate((("iteration", times), ("waiting for data", data)))
+    ]
     yield Chart(
         "times",
         "Time of an iteration, and of waiting for data in it",
@@ -131,13 +134,15 @@ def score_charts(scores: CocoScores, curves: Mapping[str, Mapping[float, Sequenc
         yield Chart(f"{kind}-curve", f"Precision over recall, {kind} AP", traces, axes, said)
 
 
-def history_chart(metric: Metric, nights: Sequence[NightRuns], accepted: float | None, check: Check) -> Chart:
+def history_chart(
+    metric: Metric, nights: Sequence[NightRuns], accepted: float | None, check: Check, head: str
+) -> Chart:
     """A metric night by night, with what was accepted, and dashed lines where its level changed."""
     values = [shown(metric, value_of(night, metric)) for night in nights]
     days = [time.strftime("%Y-%m-%d %H:%M", time.gmtime(night.runs[0].started_unix_s)) for night in nights]
     labels = [
         f"{day} UTC: {written(metric, value_of(night, metric), more_digits=1)}, "
-        f"{commit_of(night.runs[0]) or 'no commit'}, run {night.runs[0].run_id}"
+        f"{commit_of(night.runs[0]) or 'no commit'}, {_whose(night)}"
         for day, night in zip(days, nights, strict=True)
     ]
     shapes = [] if accepted is None else [rule(shown(metric, accepted), "accepted", along="y")]
@@ -148,9 +153,13 @@ def history_chart(metric: Metric, nights: Sequence[NightRuns], accepted: float |
     # A level that has not moved must not look like a range of mountains.
     shown_ = [*values, *([] if accepted is None else [shown(metric, accepted)])]
     margin = max((max(shown_) - min(shown_)) * MARGIN, max(shown_) * LEAST_MARGIN) or 1.0
-    y = Axis(COLUMN_HEADS[metric], values={"range": [min(shown_) - margin, max(shown_) + margin]})
+    y = Axis(head, values={"range": [min(shown_) - margin, max(shown_) + margin]})
     axes = layout(Axis("", values={"type": "date"}), y, shapes=shapes, showlegend=False)
-    return Chart(f"history-{metric}", f"{COLUMN_HEADS[metric]}, night by night", [trace], axes)
+    return Chart(f"history-{metric}", f"{head}, night by night", [trace], axes)
+
+
+def _whose(night: NightRuns) -> str:
+    return f"run {night.runs[0].run_id}" if len(night.runs) == 1 else f"median of {len(night.runs)} runs"
 
 
 def _list(values: Floats) -> list[float | None]:

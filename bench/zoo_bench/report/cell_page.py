@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zoo_bench.addresses import is_address
 from zoo_bench.baselines import Baseline
 from zoo_bench.cell import Cell, digest
-from zoo_bench.columns import COLUMNS
+from zoo_bench.check import accepted_for
+from zoo_bench.columns import COLUMNS, Column
 from zoo_bench.errors import ZooBenchError
 from zoo_bench.evaluate import curves
 from zoo_bench.findings import command_of_cell, commit_of
 from zoo_bench.ground_truth import evaluated_ids
 from zoo_bench.history import nights_of
-from zoo_bench.provenance import cpu_line, gpu_lines, machine_line, revision_text, versions
+from zoo_bench.provenance import MachineKey, cpu_line, gpu_lines, machine_line, revision_text, versions
 from zoo_bench.record import Record
 from zoo_bench.report.cell_charts import history_chart, machine_charts, score_charts, training_charts
 from zoo_bench.report.charts import Chart
@@ -44,8 +46,9 @@ class CellPage:
     session: Session
     row: Row
     line: Line
-    baselines: Sequence[Baseline]
+    baselines: Mapping[MachineKey, Baseline]
     folder: Path
+    heads: Mapping[Column, str]
 
     @property
     def cell(self) -> Cell:
@@ -71,7 +74,7 @@ class CellPage:
         ]
         scored = self._scored
         here += ["dataset"] if scored is not None and self._evaluation(scored) is not None else []
-        accepted = [sorted(one.runs_of(self.cell.id)) for one in self.baselines]
+        accepted = [sorted(one.runs_of(self.cell.id)) for one in self.baselines.values()]
         runs = [run.run_id for run in self.runs]
         check = self.session.matrix.check.model_dump(mode="json")
         told = [self.line.traits, self.line.remarks, {column: one.text for column, one in self.line.figures.items()}]
@@ -86,7 +89,7 @@ class CellPage:
         return {
             "title": f"{self.cell.id}, profile {self.session.profile}",
             "line": self.line,
-            "heads": {column: COLUMN_HEADS[column] for column in FIGURES},
+            "heads": self.heads,
             "charts": charts,
             "data": {"charts": [chart.as_json() for chart in charts], "sides": sides(records)},
             "pictures": drawn,
@@ -94,7 +97,7 @@ class CellPage:
             "runs": [_run(record) for record in records],
             "left_out": len(self.runs) - len(records),
             "command": command_of_cell(self.cell.id, self.session.profile),
-            "has_series": any(chart.id == "times" for chart in charts),
+            "lost_series": "s_per_iter" in self.row.sources and not any(chart.id == "times" for chart in charts),
         }
 
     def _charts(self) -> Iterator[Chart]:
@@ -111,10 +114,10 @@ class CellPage:
         for metric in METRICS:
             nights = nights_of(self.cell, self.runs, self.session.profile, metric)
             if len(nights) >= FEWEST_NIGHTS:
-                wanted = {run for one in self.baselines for run in one.runs_of(self.cell.id)}
-                accepted = [run.figures[metric] for run in self.runs if run.run_id in wanted and metric in run.figures]
-                middle = statistics.median(accepted) if accepted else None
-                yield history_chart(metric, nights, middle, self.session.matrix.check)
+                newest, check = nights[-1].runs[-1], self.session.matrix.check
+                accepted = accepted_for(self.cell, metric, newest, self.session.runs, self.baselines, check)
+                middle = statistics.median(run.figures[metric] for run in accepted) if accepted else None
+                yield history_chart(metric, nights, middle, check, self.heads[metric])
 
     def _series(self, record: Record) -> RunSeries | None:
         root = self.session.workspace.root
@@ -189,7 +192,12 @@ class CellPage:
                 "checkpoint": f"{checkpoint.file}, SHA-256 {checkpoint.sha256}" if checkpoint else "none",
                 **{f"definition of {name}": text for name, text in record.definitions.items()},
             },
-            "published": record.published,
+            "published": [
+                (what, file, is_address(file.url))
+                for what, file in (("model", record.published.model), ("log", record.published.log))
+            ]
+            if record.published
+            else [],
         }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
+DASHES = ("solid", "dash", "dot")
 REFERENCE_COLOUR = "#999999"
 
 Trace = dict[str, Any]
@@ -60,6 +61,7 @@ def points(
     name: str, x: Sequence[float | str], y: Sequence[float], labels: Iterable[str], place: int, **values: Any
 ) -> Trace:
     """Return points with a colour and a symbol of their own; `labels` stand beside the cursor."""
+    symbol = SYMBOLS[(place + place // len(PALETTE)) % len(SYMBOLS)]
     return {
         "type": "scatter",
         "mode": "markers",
@@ -68,7 +70,11 @@ def points(
         "y": list(y),
         "text": [safe(label) for label in labels],
         "hovertemplate": "%{text}<extra></extra>",
-        "marker": {"color": PALETTE[place % len(PALETTE)], "symbol": SYMBOLS[place % len(SYMBOLS)], "size": 10},
+        "marker": {
+            "color": PALETTE[place % len(PALETTE)],
+            "symbol": symbol,
+            "size": 10,
+        },
         **values,
     }
 
@@ -81,7 +87,7 @@ def line(name: str, x: Sequence[float | str | None], y: Sequence[float | None], 
         "name": safe(name),
         "x": list(x),
         "y": list(y),
-        "line": {"color": PALETTE[place % len(PALETTE)], "width": 1.5},
+        "line": {"color": PALETTE[place % len(PALETTE)], "width": 1.5, "dash": DASHES[place // len(PALETTE) % 3]},
         **values,
     }
 

@@ -20,7 +20,7 @@ from zoo_bench.report.charts import REFERENCE_COLOUR, Axis, Chart, front, layout
 from zoo_bench.report.paths import cell_page, run_anchor
 from zoo_bench.scaling import images_an_iteration
 from zoo_bench.table import Row
-from zoo_bench.units import COLUMN_HEADS, as_printed, shown, written
+from zoo_bench.units import COLUMN_HEADS, HOST_MEMORY_HEAD, SHORT_HEADS, as_printed, shown, written
 
 FIGURES: tuple[Column, ...] = tuple(column for column in COLUMNS if column != "download")
 AXES: Mapping[Column, str] = {
@@ -57,12 +57,23 @@ class Line:
 TRAITS = ("detector", "backbone", "schedule", "backend", "precision", "machine", "status")
 
 
-def our_lines(matrix: Matrix, rows: Iterable[Row], ground: Ground) -> list[Line]:
+def heads(rows: Iterable[Row]) -> dict[Column, str]:
+    """Return the heads of the columns: memory is the host's where no row has a GPU."""
+    found = {column: COLUMN_HEADS[column] for column in FIGURES}
+    return found | {"memory": HOST_MEMORY_HEAD} if on_host(rows) else found
+
+
+def on_host(rows: Iterable[Row]) -> bool:
+    """Tell whether the column of memory is of the host. A GPU's memory never stands in one with a host's."""
+    return all(row.cell.gpus == 0 for row in rows)
+
+
+def our_lines(matrix: Matrix, rows: Sequence[Row], ground: Ground) -> list[Line]:
     """Return a line a cell."""
-    return [_our_line(matrix, row, ground) for row in rows]
+    return [_our_line(matrix, row, ground, host=on_host(rows)) for row in rows]
 
 
-def _our_line(matrix: Matrix, row: Row, ground: Ground) -> Line:
+def _our_line(matrix: Matrix, row: Row, ground: Ground, *, host: bool) -> Line:
     cell, first = row.cell, next(iter(row.records), None)
     told = first or row.attempt
     traits = {
@@ -74,7 +85,7 @@ def _our_line(matrix: Matrix, row: Row, ground: Ground) -> Line:
         "machine": machine(told) if told else "",
         "status": row.attempt.status.replace("_", " ") if row.attempt else "never run",
     }
-    figures = {column: _shown(column, record) for column, record in row.sources.items() if column in FIGURES}
+    figures = {column: _shown(column, record, host=host) for column, record in row.sources.items() if column in FIGURES}
     return Line(
         cell.id,
         cell_page(cell.id),
@@ -92,14 +103,14 @@ def machine(record: Record) -> str:
     )
 
 
-def _shown(column: Column, record: Record) -> Shown | None:
-    figure = row_figure(column, record, DEFAULT_MEMORY, on_host=record.cell["gpus"] == 0)
+def _shown(column: Column, record: Record, *, host: bool) -> Shown | None:
+    figure = row_figure(column, record, DEFAULT_MEMORY, on_host=host)
     if figure.value is None:
         return None
     interval = ""
     if figure.interval is not None:
         low, high = (written(column, bound, more_digits=1) for bound in (figure.interval.low, figure.interval.high))
-        interval = f"95 % interval {low} to {high}"
+        interval = f"95 % interval {low} to {high}, {SHORT_HEADS[column]}"
     href = f"{cell_page(record.cell_id)}#{run_anchor(record.run_id)}"
     return Shown(figure.value, written(column, figure.value), interval, href)
 
@@ -162,9 +173,11 @@ def trade_off(lines: Sequence[Line], metric: Column, against: Column) -> Chart |
         line("Pareto front", [x for x, _ in best], [y for _, y in best], hoverinfo="skip")
         | {"line": {"color": REFERENCE_COLOUR, "dash": "dot", "width": 1.5}}
     )
-    heads = f"{COLUMN_HEADS[metric]} against {'speed' if against == 'fps' else 'memory'}"
+    title = f"{COLUMN_HEADS[metric]} against {'speed' if against == 'fps' else 'memory'}"
     axes = layout(Axis(AXES[against], from_zero=True), Axis(AXES[metric]))
-    return Chart(f"{metric}-{against}".replace("_", "-"), heads, traces, axes)
+    machines = {one.traits["machine"] for one in ours}
+    note = f"Measured on {len(machines)} machines: no fair race." if len(machines) > 1 else ""
+    return Chart(f"{metric}-{against}".replace("_", "-"), title, traces, axes, note)
 
 
 def _place(one: Line, metric: Column, against: Column) -> tuple[float, float]:

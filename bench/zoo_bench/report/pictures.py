@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ SHOWN_SCORE = 0.5
 SAME_OBJECT = 0.5  # IoU
 SIDE = 480  # pixels
 QUALITY = 82
+# What an odd image or annotation leads to: it is left out.
+ODD = (KeyError, TypeError, ValueError, OSError, Image.DecompressionBombError)
 MOST_IMAGES = 500  # looked at for the best and the worst
 OPACITY = 90
 
@@ -53,14 +56,15 @@ def best_and_worst(
     for entry in entries:
         mine = found.on([entry["id"]])
         mine = mine.at(np.flatnonzero(mine.scores >= SHOWN_SCORE))
-        scored.append((_f1(objects[entry["id"]], mine), entry, mine))
+        with contextlib.suppress(*ODD):
+            scored.append((_f1(objects[entry["id"]], mine), entry, mine))
     scored.sort(key=lambda one: (-one[0], one[1]["id"]))
     chosen = scored if len(scored) <= 2 * count else [*scored[:count], *scored[-count:]]
-    return [
-        _drawn(images / entry["file_name"], truth, objects[entry["id"]], mine, f1)
-        for f1, entry, mine in chosen
-        if (images / entry["file_name"]).is_file()
-    ]
+    drawn = []
+    for f1, entry, mine in chosen:
+        with contextlib.suppress(*ODD):
+            drawn.append(_drawn(images / entry["file_name"], truth, objects[entry["id"]], mine, f1))
+    return drawn
 
 
 def _f1(objects: Sequence[Mapping[str, Any]], found: Detections) -> float:

@@ -1,38 +1,40 @@
 """What a run's own files tell over time: its iterations, its GPUs, its host, thinned to what a screen can show.
 
-Times are seconds since the job's first event. A long series is thinned with MinMaxLTTB (Donckt et al. 2023), which
-keeps the extremes of every stretch: a spike of one iteration stays visible.
+Times are seconds since the job's first event. A long series is thinned to the extremes of each of its stretches, so
+that a spike of one iteration stays visible.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
-from tsdownsample import MinMaxLTTBDownsampler
+from tsdownsample import MinMaxDownsampler
 
-from zoo_bench.events import Event, EventReader, ProtocolError, ended_s
+from zoo_bench.events import Event, EventReader, ProtocolError
 from zoo_bench.steady import steady_state
 from zoo_bench.telemetry import Floats, floats
 
 MOST_POINTS = 1000
+GPU_COLUMNS = ("time_s", "used_bytes", "power_w", "sm_clock_hz", "temperature_c")
 
 
 @dataclass(frozen=True)
 class Training:
-    """The iterations of a run, by number. `ends_s`: when each ended; `steady`: which of them were timed."""
+    """The iterations of a run, by number. `steady`: those that were timed."""
 
     iterations: Floats
     loss: Floats
     lr: Floats
     data_s: Floats
     time_s: Floats
-    ends_s: Floats
     steady: frozenset[int]
 
 
@@ -69,18 +71,17 @@ def read_series(events: Path, samples: Path, least_warmup: int) -> RunSeries | N
         gpus, host_time_s, host_bytes = _sampled(samples, zero_s)
     except (KeyError, IndexError, TypeError, ValueError):  # a file of another form shows nothing
         gpus, host_time_s, host_bytes = (), floats([]), floats([])
-    return RunSeries(_training(told, least_warmup, zero_s), gpus, host_time_s, host_bytes, _phases(told))
+    return RunSeries(_training(told, least_warmup), gpus, host_time_s, host_bytes, _phases(told))
 
 
-def thinned(x: Floats, *columns: Floats) -> tuple[Floats, ...]:
-    """Return x and columns at no more than `MOST_POINTS` places, chosen by the first column; without gaps in it."""
-    known = ~np.isnan(columns[0])
-    x, columns = x[known], tuple(column[known] for column in columns)
-    if len(x) > MOST_POINTS:
-        keeping_peaks = MinMaxLTTBDownsampler()  # type: ignore[no-untyped-call]
-        places = keeping_peaks.downsample(np.ascontiguousarray(x), np.ascontiguousarray(columns[0]), n_out=MOST_POINTS)
-        x, columns = x[places], tuple(column[places] for column in columns)
-    return x, *columns
+def thinned(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Return x and y at `MOST_POINTS` places at most: of each stretch where y is least and where it is greatest."""
+    known = ~np.isnan(y)
+    x, y = np.ascontiguousarray(x[known]), np.ascontiguousarray(y[known])
+    if len(x) <= MOST_POINTS:
+        return x, y
+    places = MinMaxDownsampler().downsample(x, y, n_out=MOST_POINTS)  # type: ignore[no-untyped-call]
+    return x[places], y[places]
 
 
 def _events(path: Path) -> list[Event]:
@@ -93,7 +94,7 @@ def _events(path: Path) -> list[Event]:
     return found
 
 
-def _training(events: Sequence[Event], least_warmup: int, zero_s: float) -> Training | None:
+def _training(events: Sequence[Event], least_warmup: int) -> Training | None:
     steps = [event for event in events if event.name == "step"]
     if not steps:
         return None
@@ -107,7 +108,6 @@ def _training(events: Sequence[Event], least_warmup: int, zero_s: float) -> Trai
         column("lr"),
         column("data_time_s"),
         column("iteration_time_s"),
-        floats([ended_s(step) - zero_s for step in steps]),
         frozenset(steady_state(events, least_warmup).iterations),
     )
 
@@ -126,55 +126,39 @@ def _phases(events: Sequence[Event]) -> tuple[tuple[str, float, float], ...]:
 
 
 def _sampled(path: Path, zero_s: float) -> tuple[tuple[Gpu, ...], Floats, Floats]:
-    header, rows, host = _samples(path)
-    gpus = tuple(
-        _gpu(one, header, [row[place] for row in rows], zero_s) for place, one in enumerate(header.get("gpus", ()))
-    )
-    return gpus, floats([_number(row[0]) - zero_s for row in host]), floats([_number(row[1]) for row in host])
-
-
-def _samples(path: Path) -> tuple[Mapping[str, Any], list[list[Any]], list[list[Any]]]:
-    """Return the header of a file of samples, its rows of GPUs, and those of the host; a damaged line is left out."""
-    header: Mapping[str, Any] = {}
-    gpus, host = [], []
+    """Read a file of samples, some of which are of days: numbers alone are kept. A damaged line is left out."""
+    indices: list[int] = []
+    places: list[int] = []
+    gpus: list[list[array[float]]] = []
+    host = (array("d"), array("d"))
     for line in _lines(path):
         if "gpu_columns" in line:
-            header = line
+            places = [line["gpu_columns"].index(name) for name in GPU_COLUMNS]
+            indices = [int(gpu["index"]) for gpu in line["gpus"]]
+            gpus = [[array("d") for _ in GPU_COLUMNS] for _ in indices]
         elif "gpus" in line:
-            gpus.append(line["gpus"])
+            for columns, row in zip(gpus, line["gpus"], strict=True):
+                for column, place in zip(columns, places, strict=True):
+                    column.append(_number(row[place]))
         elif "host" in line:
-            host.append(line["host"])
-    return header, gpus, host
+            host[0].append(_number(line["host"][0]))
+            host[1].append(_number(line["host"][1]))
+    series = []
+    for index, columns in zip(indices, gpus, strict=True):
+        time_s, used_bytes, power_w, sm_clock_hz, temperature_c = map(np.frombuffer, columns)
+        series.append(Gpu(index, time_s - zero_s, used_bytes, power_w, sm_clock_hz, temperature_c))
+    return tuple(series), np.frombuffer(host[0]) - zero_s, np.frombuffer(host[1])
 
 
-def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    decoder = msgspec.json.Decoder(dict[str, Any])
     try:
-        with path.open(encoding="utf-8", errors="replace") as stream:
+        with path.open("rb") as stream:
             for text in stream:
-                try:
-                    line = json.loads(text)
-                except (ValueError, RecursionError):
-                    continue
-                if isinstance(line, dict):
-                    yield line
+                with contextlib.suppress(msgspec.DecodeError, RecursionError):
+                    yield decoder.decode(text)
     except OSError:
         return
-
-
-def _gpu(one: Mapping[str, Any], header: Mapping[str, Any], rows: Sequence[Sequence[Any]], zero_s: float) -> Gpu:
-    columns: Sequence[str] = header["gpu_columns"]
-
-    def column(name: str) -> Floats:
-        return floats([_number(row[columns.index(name)]) for row in rows])
-
-    return Gpu(
-        int(one["index"]),
-        column("time_s") - zero_s,
-        column("used_bytes"),
-        column("power_w"),
-        column("sm_clock_hz"),
-        column("temperature_c"),
-    )
 
 
 def _number(value: Any) -> float:

@@ -22,6 +22,7 @@ def side(record: Record) -> dict[str, Any]:
     return {
         "label": f"{record.cell_id}, {day} UTC, {machine_line(record)}",
         "noisy": bool(record.noise),
+        "host": record.cell["gpus"] == 0,
         "figures": {
             column: [one.value, one.interval.low if one.interval else None, one.interval.high if one.interval else None]
             for column, one in found.items()

@@ -52,6 +52,7 @@ class Site:
         try:
             (self.folder / ASSETS).mkdir(parents=True, exist_ok=True)
             self._known = _pages(listed) if listed.is_file() else {}
+            self._list()
             for name in OWN_ASSETS:
                 shutil.copyfile(self.templates / name, self.folder / ASSETS / name)
             plotly = resources.files("plotly") / "package_data" / "plotly.min.js"
@@ -72,18 +73,27 @@ class Site:
         )
         made_by = self._made_by()
         keys = {page.path: hashlib.sha256(f"{made_by}{page.key}".encode()).hexdigest() for page in pages}
-        for page in pages:
-            target = self.folder / page.path
-            if self._known.get(page.path) != keys[page.path] or not target.is_file():
-                root = "../" * page.path.count("/")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                text = environment.get_template(page.template).render({"root": root, **page.values()})
-                write_whole(target, text)
-                self.written += 1
-            seen()
-        for path in self._known.keys() - keys.keys():
-            shutil.rmtree((self.folder / path).parent, ignore_errors=True)
-        write_whole(self.folder / PAGES, json.dumps(keys, indent=1) + "\n")
+        try:
+            for page in pages:
+                target = self.folder / page.path
+                if self._known.get(page.path) != keys[page.path] or not target.is_file():
+                    self._known.pop(page.path, None)
+                    root = "../" * page.path.count("/")
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    text = environment.get_template(page.template).render({"root": root, **page.values()})
+                    write_whole(target, text)
+                    self.written += 1
+                    self._known[page.path] = keys[page.path]
+                seen()
+            for path in self._known.keys() - keys.keys():
+                shutil.rmtree((self.folder / path).parent, ignore_errors=True)
+                del self._known[path]
+        finally:
+            self._list()
+
+    def _list(self) -> None:
+        """Keep which pages are there, and what each was made from."""
+        write_whole(self.folder / PAGES, json.dumps(self._known, indent=1) + "\n")
 
     def _made_by(self) -> str:
         """Return the digest of what pages are made by."""
