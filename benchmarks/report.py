@@ -27,7 +27,7 @@ MOST_PAGES_OF_ONE_RUN = 4  # its cell's, and the three that speak of all
 
 def add_run(zoo: Zoo) -> None:
     """Copy the newest run of a cell once more, a minute later."""
-    newest = max(zoo.root.glob("results/*/*/*.json"), key=lambda path: path.name)
+    newest = max(zoo.root.glob("results/fake/*/*.json"), key=lambda path: path.name)
     record = json.loads(newest.read_text())
     record["started_unix_s"] += 60.0
     record["run_id"] = newest.stem[:-4] + "ffff"

@@ -147,6 +147,7 @@ def test_the_table_is_filtered_and_searched(visit: Visit) -> None:
 
 def test_units_are_switched(visit: Visit) -> None:
     page = visit.open("index.html")
+    expect(page.get_by_role("columnheader", name="Host mem (GB)")).to_be_visible()
     cell = page.locator('#zoo tr:has-text("mask-rcnn") td[data-column="s_per_iter"] a').first
     seconds = float(cell.inner_text())
     page.get_by_label("Training").select_option(label="ms/iter")

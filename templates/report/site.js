@@ -70,14 +70,14 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
 const GIB = 2 ** 30;
 const UNITS = {
   memory: [
-    ["GB (2^30 bytes)", (value) => (value / GIB).toFixed(1), "Mem (GB)"],
-    ["GB (10^9 bytes)", (value) => (value / 1e9).toFixed(1), "Mem (GB, 10^9)"],
-    ["MiB", (value) => (value / 2 ** 20).toFixed(0), "Mem (MiB)"],
+    ["GB (2^30 bytes)", (value) => (value / GIB).toFixed(1), "GB"],
+    ["GB (10^9 bytes)", (value) => (value / 1e9).toFixed(1), "10^9 bytes"],
+    ["MiB", (value) => (value / 2 ** 20).toFixed(0), "MiB"],
   ],
   s_per_iter: [
-    ["s/iter", (value) => value.toFixed(3), "Train time (s/iter)"],
-    ["ms/iter", (value) => (value * 1000).toFixed(1), "Train time (ms/iter)"],
-    ["images/s", (value, batch) => (batch / value).toFixed(1), "Train speed (images/s)"],
+    ["s/iter", (value) => value.toFixed(3), "s/iter"],
+    ["ms/iter", (value) => (value * 1000).toFixed(1), "ms/iter"],
+    ["images/s", (value, batch) => (batch / value).toFixed(1), "images/s"],
   ],
   ap: [
     ["points", (value) => (value * 100).toFixed(1)],
@@ -87,7 +87,7 @@ const UNITS = {
 
 function measured(select) {
   const name = select.dataset.unit;
-  const [, write, head] = UNITS[name][select.value];
+  const [, write, unit] = UNITS[name][select.value];
   const columns = name === "ap" ? ["box_ap", "mask_ap"] : [name];
   for (const column of columns) {
     for (const cell of document.querySelectorAll(`#zoo td[data-column="${column}"][data-value]`)) {
@@ -97,7 +97,7 @@ function measured(select) {
       cell.dataset.sort = text;
     }
     const button = document.querySelector(`#zoo th[data-column="${column}"] button`);
-    if (button && head) button.textContent = head;
+    if (button && unit) button.textContent = button.textContent.replace(/\(.*\)$/, `(${unit})`);
   }
 }
 

@@ -159,11 +159,10 @@ def trade_off(lines: Sequence[Line], metric: Column, against: Column) -> Chart |
     ours = [one for one in fitting if one.ours]
     if not ours:
         return None
-    detectors = list(dict.fromkeys(one.traits["detector"] for one in ours))
-    traces = [
-        _points(detector, [one for one in ours if one.traits["detector"] == detector], metric, against, place)
-        for place, detector in enumerate(detectors)
-    ]
+    # A detector looks the same in every chart, also where others have no figures.
+    detectors = dict.fromkeys(one.traits["detector"] for one in lines if one.ours)
+    groups = {name: [one for one in ours if one.traits["detector"] == name] for name in detectors}
+    traces = [_points(name, mine, metric, against, place) for place, (name, mine) in enumerate(groups.items()) if mine]
     theirs = [one for one in fitting if not one.ours]
     if theirs:
         open_marks = {"marker": {"color": REFERENCE_COLOUR, "symbol": "circle-open", "size": 10}}
