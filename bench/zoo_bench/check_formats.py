@@ -59,13 +59,20 @@ def junit(told: Sequence[Told], title: str) -> str:
 
 
 def _table(told: Sequence[Told]) -> str:
-    return table(list(HEADS), [[escape(text) for text in line(one)] for one in told])
+    return table(list(HEADS), [[escape(text) for text in line] for line in lines(told)])
 
 
-def line(one: Told) -> list[str]:
-    """Return a finding as a line under `HEADS`."""
-    last = one.reason or "; ".join(filter(None, (one.since, one.note)))
-    return [one.cell, one.metric, one.verdict, one.before, one.after, one.change, last]
+def lines(told: Sequence[Told]) -> list[list[str]]:
+    """Return findings as lines under `HEADS`; metrics of a cell of which the same is said stand in one."""
+    found: list[list[str]] = []
+    for one in told:
+        last = one.reason or "; ".join(filter(None, (one.since, one.note)))
+        line = [one.cell, one.metric, one.verdict, one.before, one.after, one.change, last]
+        if found and one.finding.judged is None and [*found[-1][:1], *found[-1][2:]] == [*line[:1], *line[2:]]:
+            found[-1][1] += f", {one.metric}"
+        else:
+            found.append(line)
+    return found
 
 
 def _details(one: Told) -> str:

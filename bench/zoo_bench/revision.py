@@ -8,7 +8,7 @@ from pathlib import Path
 from zoo_bench.recipe import Strict
 
 COMMIT_DIGITS = 12
-MADE_BY_RUNS = ("results", ".zoo-bench", "nightly-report")
+MADE_BY_RUNS = ("results", ".zoo-bench", "nightly-report", "site")
 
 
 class Revision(Strict):

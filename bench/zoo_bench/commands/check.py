@@ -16,7 +16,7 @@ from rich.text import Text
 
 from zoo_bench.baselines import read_all
 from zoo_bench.check import Finding, Scope, check_cell
-from zoo_bench.check_formats import HEADS, QUIET, github, junit, line, markdown
+from zoo_bench.check_formats import HEADS, QUIET, github, junit, lines, markdown
 from zoo_bench.commands.run import run
 from zoo_bench.display import plain_table, table_console
 from zoo_bench.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, ConfigError, ZooBenchError, nearest
@@ -192,9 +192,9 @@ def _print(told: Sequence[Told], *, every: bool) -> None:
         grid = plain_table()
         for head in HEADS:
             grid.add_column(head, overflow="fold", justify="right" if head in ("before", "after") else "left")
-        for one in shown:
-            texts = [Text(text) for text in line(one)]
-            texts[2].stylize(STYLE.get(one.verdict, ""))
+        for line in lines(shown):
+            texts = [Text(text) for text in line]
+            texts[2].stylize(STYLE.get(line[2], ""))
             grid.add_row(*texts)
         console.print(grid)
     _print_details(console, shown)
