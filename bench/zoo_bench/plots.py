@@ -63,7 +63,8 @@ def svg(matrix: Matrix, rows: Sequence[Row], metric: Column, scheme: str) -> str
     from matplotlib.figure import Figure
 
     groups = _places(matrix, rows, metric)
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "zoo-bench", "text.parse_math": False}):
+    with mpl.rc_context(mpl.rcParamsDefault):  # whatever a user's own file says
+        mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "zoo-bench", "text.parse_math": False})
         picture = Figure(figsize=SIZE, layout="constrained")
         axes = picture.subplots()
         best = front([place for places in groups.values() for place in places], smaller_x=False)

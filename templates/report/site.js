@@ -108,7 +108,7 @@ const table = document.getElementById("zoo");
 function key(row, place) {
   const cell = row.cells[place];
   if (cell.dataset.value !== undefined) return Number(cell.dataset.sort ?? cell.dataset.value);
-  return cell.classList.contains("number") ? null : cell.textContent.trim().toLowerCase();
+  return cell.classList.contains("number") ? null : cell.textContent.trim().toLowerCase() || null;
 }
 
 function sort(head, descending = head.getAttribute("aria-sort") === "ascending") {
@@ -146,7 +146,7 @@ function filter() {
 
 function showPublished(event) {
   for (const chart of page.charts) {
-    const place = chart.traces.findIndex((trace) => trace.name === "published by others");
+    const place = chart.traces.findIndex((trace) => trace.meta === "published");
     if (place < 0) continue;
     chart.traces[place].visible = event.target.checked;
     draw(chart);
@@ -215,7 +215,7 @@ function compare() {
     const [x, y] = [a.figures[column], b.figures[column]];
     if (!x && !y) continue;
     rows.push(line([head, x ? withInterval(column, x) : "", y ? withInterval(column, y) : "",
-      ...(x && y && x[0] && (column !== "memory" || a.host === b.host)
+      ...(x && y && (x[0] || column.endsWith("_ap")) && (column !== "memory" || a.host === b.host)
         ? [change(column, x[0], y[0]), judged(x, y, a.noisy || b.noisy)] : ["", x && y ? "not of one kind" : ""])]));
   }
   compared.tBodies[0].replaceChildren(...rows);

@@ -120,7 +120,9 @@ def score_charts(scores: CocoScores, curves: Mapping[str, Mapping[float, Sequenc
             for (kind, values), colour in zip(known.items(), ("#0072B2", "#D55E00"), strict=False)
         ]
         left = f" The best {MOST_CLASSES} of {len(first)}." if len(first) > len(names) else ""
-        axes = layout(Axis("AP, points", True, {"range": [0, 100]}), Axis("", values={"automargin": True}))
+        axes = layout(
+            Axis("AP, points", True, {"range": [0, 100]}), Axis("", values={"automargin": True, "type": "category"})
+        )
         height = 160 + 18 * len(names) * len(traces)
         yield Chart("classes", "AP by class", traces, {**axes, "height": height}, f"COCO's AP@[.50:.95].{left}")
     for kind, by_threshold in curves.items():

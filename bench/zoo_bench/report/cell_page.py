@@ -36,6 +36,7 @@ from zoo_bench.table import Row
 from zoo_bench.units import COLUMN_HEADS, written
 
 RUNS_SHOWN = 100
+PICTURES = "picture-*.jpg"
 FEWEST_NIGHTS = 2
 
 
@@ -67,18 +68,15 @@ class CellPage:
     def key(self) -> str:
         """Say the same as long as the page would be the same."""
         here = [
-            file
-            for record in self.row.records
-            for file in record.files.values()
-            if (self.session.workspace.root / file).is_file()
+            _stamp(self.session.workspace.root / file) for record in self.row.records for file in record.files.values()
         ]
         scored = self._scored
-        here += ["dataset"] if scored is not None and self._evaluation(scored) is not None else []
+        seen = scored is not None and self._evaluation(scored) is not None
         accepted = [sorted(one.runs_of(self.cell.id)) for one in self.baselines.values()]
         runs = [run.run_id for run in self.runs]
         check = self.session.matrix.check.model_dump(mode="json")
         told = [self.line.traits, self.line.remarks, {column: one.text for column, one in self.line.figures.items()}]
-        return digest([self.cell.resolved(), self.session.profile, runs, accepted, here, check, told])
+        return digest([self.cell.resolved(), self.session.profile, runs, accepted, here, seen, check, told])
 
     def values(self) -> Mapping[str, Any]:
         """Return what the template shows."""
@@ -159,6 +157,8 @@ class CellPage:
 
     def _pictures(self) -> list[tuple[str, Drawn]]:
         """Draw and write the best and the worst images; return their files' names beside the page."""
+        for left in self.folder.glob(PICTURES):
+            left.unlink()
         scored = self._scored
         found = self._evaluation(scored) if scored is not None else None
         if found is None:
@@ -215,3 +215,12 @@ def _run(record: Record) -> dict[str, Any]:
         "profile": record.profile,
         "figures": {column: written(column, summary.figures.get(column)) for column in FIGURES},
     }
+
+
+def _stamp(path: Path) -> list[int] | None:
+    """Return what tells a file from what had its name before; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns]

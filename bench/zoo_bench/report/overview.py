@@ -166,7 +166,14 @@ def trade_off(lines: Sequence[Line], metric: Column, against: Column) -> Chart |
     theirs = [one for one in fitting if not one.ours]
     if theirs:
         open_marks = {"marker": {"color": REFERENCE_COLOUR, "symbol": "circle-open", "size": 10}}
-        traces.append({**_points("published by others", theirs, metric, against, 0), **open_marks, "visible": False})
+        traces.append(
+            {
+                **_points("published by others", theirs, metric, against, 0),
+                **open_marks,
+                "visible": False,
+                "meta": "published",
+            }
+        )
     best = front([_place(one, metric, against) for one in ours], smaller_x=against == "memory")
     traces.append(
         line("Pareto front", [x for x, _ in best], [y for _, y in best], hoverinfo="skip")

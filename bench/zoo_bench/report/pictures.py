@@ -21,7 +21,7 @@ SAME_OBJECT = 0.5  # IoU
 SIDE = 480  # pixels
 QUALITY = 82
 # What an odd image or annotation leads to: it is left out.
-ODD = (KeyError, TypeError, ValueError, OSError, Image.DecompressionBombError)
+ODD = (KeyError, TypeError, ValueError, OverflowError, OSError, Image.DecompressionBombError)
 MOST_IMAGES = 500  # looked at for the best and the worst
 OPACITY = 90
 

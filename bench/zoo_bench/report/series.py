@@ -69,7 +69,7 @@ def read_series(events: Path, samples: Path, least_warmup: int) -> RunSeries | N
     zero_s = told[0].time_s
     try:
         gpus, host_time_s, host_bytes = _sampled(samples, zero_s)
-    except (KeyError, IndexError, TypeError, ValueError):  # a file of another form shows nothing
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError):  # of another form
         gpus, host_time_s, host_bytes = (), floats([]), floats([])
     return RunSeries(_training(told, least_warmup), gpus, host_time_s, host_bytes, _phases(told))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -19,6 +20,8 @@ from zoo_bench.report.paths import ALWAYS, ASSETS, is_cell_page
 from zoo_bench.whole import write_whole
 
 PAGES = ".zoo-bench-report.json"
+# What may be there before the first page is: what GitHub Pages is told by, and what a full disk left.
+OF_PAGES = {".git", ".nojekyll", "CNAME", ASSETS}
 OWN_ASSETS = ("site.css", "site.js")
 
 
@@ -47,12 +50,14 @@ class Site:
     def begin(self) -> None:
         """Make the folder, and copy what every page needs. Raises ConfigError where that cannot be done."""
         listed = self.folder / PAGES
-        if self.folder.is_dir() and any(self.folder.iterdir()) and not listed.is_file():
+        others = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+        if set(others) - OF_PAGES and not listed.is_file():
             raise ConfigError(f"{self.folder} holds something else than a report", "name an empty folder, or a new one")
         try:
-            (self.folder / ASSETS).mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             self._known = _pages(listed) if listed.is_file() else {}
             self._list()
+            (self.folder / ASSETS).mkdir(exist_ok=True)
             for name in OWN_ASSETS:
                 shutil.copyfile(self.templates / name, self.folder / ASSETS / name)
             plotly = resources.files("plotly") / "package_data" / "plotly.min.js"
@@ -86,7 +91,7 @@ class Site:
                     self._known[page.path] = keys[page.path]
                 seen()
             for path in self._known.keys() - keys.keys():
-                shutil.rmtree((self.folder / path).parent, ignore_errors=True)
+                _take_away((self.folder / path).parent)
                 del self._known[path]
         finally:
             self._list()
@@ -99,6 +104,14 @@ class Site:
         """Return the digest of what pages are made by."""
         files = [*sorted(Path(__file__).parent.glob("*.py")), *sorted(self.templates.glob("*.j2"))]
         return hashlib.sha256(b"".join([__version__.encode(), *(path.read_bytes() for path in files)])).hexdigest()
+
+
+def _take_away(folder: Path) -> None:
+    """Take away what a cell's page was; a folder that holds something else stays."""
+    for file in (*folder.glob("index.html"), *folder.glob("picture-*.jpg")):
+        file.unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _pages(listed: Path) -> dict[str, str]:
