@@ -167,6 +167,19 @@ def test_a_number_leads_to_its_run(visit: Visit) -> None:
     assert target.inner_text() == page.url.partition("#run-")[2]
 
 
+def test_what_was_chosen_and_what_is_shown_agree_after_going_back(visit: Visit) -> None:
+    page = visit.open("index.html")
+    page.get_by_label("Training").select_option(label="ms/iter")
+    page.get_by_label("Search").fill("mask")
+    page.locator("#zoo tbody tr:visible th a").first.click()
+    page.wait_for_url("**/cells/**")
+    page.go_back()
+    page.wait_for_selector("main[data-ready]")
+    unit = page.get_by_label("Training").locator("option:checked").inner_text()
+    expect(page.get_by_role("columnheader", name=f"Train time ({unit})")).to_be_visible()
+    assert len(names(page)) == (1 if page.get_by_label("Search").input_value() else 2)
+
+
 def test_what_others_published_is_shown_when_asked_and_visibly_not_ours(visit: Visit) -> None:
     page = visit.open("index.html")
     theirs = page.locator("#zoo tr.published")
@@ -318,6 +331,8 @@ def test_an_interrupted_report_is_gone_on_with(zoo: Zoo, tmp_path: Path) -> None
     (folder / ".zoo-bench-report.json").write_text("{}")
     assert zoo.call("report", "-o", str(folder)).returncode == 0
     assert (folder / "cells" / RETINANET / "index.html").is_file()
+    notes = folder / "cells" / MASK / "notes.txt"
+    notes.write_text("mine too")
     other = tmp_path / "keep" / "index.html"
     other.parent.mkdir()
     other.write_text("mine")
@@ -325,8 +340,9 @@ def test_an_interrupted_report_is_gone_on_with(zoo: Zoo, tmp_path: Path) -> None
         json.dumps({"../keep/index.html": "x", f"cells/{MASK}/index.html": "x"})
     )
     assert zoo.call("report", "-o", str(folder), "--select", RETINANET).returncode == 0
+    assert notes.read_text() == "mine too"
     assert other.read_text() == "mine", "what is listed and is no page of a cell is not taken away"
-    assert not (folder / "cells" / MASK).exists()
+    assert not (folder / "cells" / MASK / "index.html").exists()
 
 
 def test_a_folder_with_something_else_is_left_alone(zoo: Zoo, tmp_path: Path) -> None:
