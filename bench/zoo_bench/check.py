@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -75,6 +75,18 @@ class Scope:
     ap_only: bool = False
     metric: str | None = None
     phases: frozenset[str] = frozenset()
+
+
+def check_cells(
+    cells: Iterable[Cell],
+    runs: Runs,
+    baselines: Mapping[MachineKey, Baseline],
+    rules: Check,
+    scope: Scope,
+    damaged: Callable[[str], str],
+) -> list[Finding]:
+    """Judge cells as `check_cell` does; `damaged` tells of a cell's id the newest run that cannot be read."""
+    return [finding for cell in cells for finding in check_cell(cell, runs, baselines, rules, scope, damaged(cell.id))]
 
 
 def check_cell(

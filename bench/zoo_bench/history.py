@@ -10,6 +10,9 @@ from zoo_bench.nights import NightRuns, by_night, counts, newest_alike
 from zoo_bench.rules import RATES, Metric, figure_of, rule_of
 from zoo_bench.runs import Summary
 
+FEWEST_NIGHTS = 2  # to be drawn
+MARGIN = 0.1
+
 
 def nights_of(cell: Cell, runs: Sequence[Summary], profile: str, metric: Metric) -> tuple[NightRuns, ...]:
     """Return the nights of a cell's runs (oldest first) that can be compared with the newest one, oldest first."""
@@ -32,3 +35,9 @@ def levels(nights: Sequence[NightRuns], metric: Metric, check: Check) -> list[in
     values = [night.of(metric).value for night in nights]
     least = rule_of(metric, check, same_model=False).least
     return [0, *cuts(values, least), len(values)]
+
+
+def span(values: Sequence[float], least: float) -> tuple[float, float]:
+    """Return where an axis begins and ends: with a share of the range around it, and of the largest value at least."""
+    margin = max((max(values) - min(values)) * MARGIN, max(values) * least) or 1.0
+    return min(values) - margin, max(values) + margin

@@ -162,7 +162,7 @@ if (table) {
       const head = table.querySelector("th[aria-sort$=ending]");
       if (head) sort(head, head.getAttribute("aria-sort") === "descending");
     });
-    measured(select); // browsers keep what was chosen before
+    measured(select);
   }
   for (const head of table.tHead.rows[0].cells) head.querySelector("button").addEventListener("click", () => sort(head));
   document.getElementById("search").addEventListener("input", filter);

@@ -33,9 +33,8 @@ def accept(asked: Asked, *, why: str, by: str | None, count: int) -> int:
     chosen: dict[str, list[Summary]] = {}
     for cell in session.cells:
         runs = [run for run in session.runs.of(cell.id).summaries if run.profile == session.profile and run.measured]
-        by_metric = [
-            _chosen(cell, [run for run in runs if run.machine == runs[-1].machine], one, count) for one in METRICS
-        ]
+        here = [run for run in runs if run.machine == runs[-1].machine]
+        by_metric = [_chosen(cell, here, one, count) for one in METRICS]
         named = {run.run_id: run for fitting in by_metric for run in fitting}
         found = [named[run_id] for run_id in sorted(named)]
         if found:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from zoo_bench.baselines import read_all
-from zoo_bench.check import Finding, Scope, check_cell
+from zoo_bench.check import Finding, Scope, check_cells
 from zoo_bench.check_formats import HEADS, QUIET, github, junit, lines, markdown
 from zoo_bench.commands.run import run
 from zoo_bench.display import plain_table, table_console
@@ -117,13 +117,7 @@ def _findings(session: Session, scope: Scope) -> list[Finding]:
         every = (run for cell in session.cells for run in session.runs.of(cell.id).summaries)
         mine = [run for run in every if run.profile == scope.profile and run.started_unix_s >= scope.begun_after_s]
         scope = replace(scope, phases=frozenset(phase for run in mine for phase in run.phases))
-    return [
-        finding
-        for cell in session.cells
-        for finding in check_cell(
-            cell, session.runs, baselines, session.matrix.check, scope, session.newest_damaged(cell.id)
-        )
-    ]
+    return check_cells(session.cells, session.runs, baselines, session.matrix.check, scope, session.newest_damaged)
 
 
 def _look_again(session: Session, findings: Sequence[Finding], times: int) -> bool:

@@ -18,7 +18,7 @@ from zoo_bench.compare import unlike
 from zoo_bench.display import plain_table, table_console
 from zoo_bench.errors import EXIT_OK, ConfigError
 from zoo_bench.findings import change_text, commit_of
-from zoo_bench.history import levels, nights_of, value_of
+from zoo_bench.history import FEWEST_NIGHTS, levels, nights_of, span, value_of
 from zoo_bench.lookup import find_cell, find_run, not_found
 from zoo_bench.nights import NightRuns
 from zoo_bench.rules import METRICS, Metric, change_of, figure_of
@@ -27,8 +27,7 @@ from zoo_bench.text import one_line
 from zoo_bench.units import SHORT_HEADS, shown, written
 
 HEIGHT, TICKS = 12, 4
-MARGIN, LEAST_MARGIN = 0.1, 0.01  # above and below: of the range, of the largest value
-FEWEST = 2
+LEAST_MARGIN = 0.01
 
 
 def history(asked: Asked, word: str, *, as_json: bool) -> int:
@@ -42,10 +41,10 @@ def history(asked: Asked, word: str, *, as_json: bool) -> int:
         raise not_found(word, session.matrix, asked.profile, session.runs.summaries)
     runs = session.runs.of(found.cell.id).summaries
     nights = {metric: nights_of(found.cell, runs, found.profile, metric) for metric in METRICS}
-    told = {metric: mine for metric, mine in nights.items() if len(mine) >= FEWEST}
+    told = {metric: mine for metric, mine in nights.items() if len(mine) >= FEWEST_NIGHTS}
     if not told:
         raise ConfigError(
-            f"{found.cell.id}: fewer than {FEWEST} nights of profile {found.profile} can be compared",
+            f"{found.cell.id}: fewer than {FEWEST_NIGHTS} nights of profile {found.profile} can be compared",
             "zoo-bench run --force measures once more",
         )
     if as_json:
@@ -76,13 +75,12 @@ def _as_json(session: Session, metric: Metric, nights: Sequence[NightRuns]) -> l
 
 def _draw(console: Console, metric: Metric, nights: Sequence[NightRuns]) -> None:
     values = [shown(metric, value_of(night, metric)) for night in nights]
-    margin = max((max(values) - min(values)) * MARGIN, max(values) * LEAST_MARGIN) or 1.0
     ticks = sorted({round(tick) for tick in np.linspace(0, len(nights) - 1, TICKS)})
     plotext.clear_figure()
     plotext.theme("clear")
     plotext.plot_size(min(console.width, 100), HEIGHT)
     plotext.scatter(list(range(len(values))), values, marker="dot")
-    plotext.ylim(min(values) - margin, max(values) + margin)
+    plotext.ylim(*span(values, LEAST_MARGIN))
     plotext.xticks(ticks, [_day(nights[tick]) for tick in ticks])
     plotext.title(f"{SHORT_HEADS[metric]}, night by night")
     print()

@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from zoo_bench.baselines import Baseline, read_all
 from zoo_bench.cell import digest
-from zoo_bench.check import Scope, check_cell
+from zoo_bench.check import Scope, check_cells
 from zoo_bench.check_formats import QUIET
 from zoo_bench.errors import EXIT_OK
 from zoo_bench.findings import Told, tell
@@ -80,15 +80,11 @@ class _Report:
         """What the check says of the newest runs; nothing where nothing was accepted."""
         if not self.baselines:
             return []
-        scope, rules = Scope(self.session.profile), self.session.matrix.check
-        found = [
-            finding
-            for cell in self.session.cells
-            for finding in check_cell(
-                cell, self.session.runs, self.baselines, rules, scope, self.session.newest_damaged(cell.id)
-            )
-        ]
-        return tell(found, self.session.runs, self.session.profile, self.session.name)
+        session, scope = self.session, Scope(self.session.profile)
+        found = check_cells(
+            session.cells, session.runs, self.baselines, session.matrix.check, scope, session.newest_damaged
+        )
+        return tell(found, session.runs, session.profile, session.name)
 
     @property
     def _loud(self) -> list[Told]:

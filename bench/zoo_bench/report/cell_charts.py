@@ -9,17 +9,17 @@ import numpy as np
 
 from zoo_bench.evaluate import CocoScores
 from zoo_bench.findings import commit_of
-from zoo_bench.history import levels, value_of
+from zoo_bench.history import levels, span, value_of
 from zoo_bench.matrix import Check
 from zoo_bench.nights import NightRuns
-from zoo_bench.report.charts import Axis, Chart, Trace, band, layout, line, points, rule, safe
+from zoo_bench.report.charts import PALETTE, Axis, Chart, Trace, band, layout, line, points, rule, safe
 from zoo_bench.report.series import RunSeries, Training, thinned
 from zoo_bench.rules import Metric
 from zoo_bench.telemetry import Floats
 from zoo_bench.units import GIB, shown, written
 
 BINS = 60
-MARGIN, LEAST_MARGIN = 0.1, 0.02  # above and below: of the range, of the largest value
+LEAST_MARGIN = 0.02  # of the largest value: a level that has not moved must not look like a range of mountains
 MOST_CLASSES = 80
 TIME = Axis("seconds since the job began", values={"hoverformat": ".1f"})
 ITERATION = Axis("iteration")
@@ -63,7 +63,7 @@ def _distribution(training: Training) -> Chart:
             "width": width,
             "marker": {"color": colour},
         }
-        for name, which, colour in (("steady state", counts, "#0072B2"), ("cut", ~counts, "#D55E00"))
+        for name, which, colour in (("steady state", counts, PALETTE[0]), ("cut", ~counts, PALETTE[1]))
         if which.any()
     ]
     return Chart(
@@ -117,7 +117,7 @@ def score_charts(scores: CocoScores, curves: Mapping[str, Mapping[float, Sequenc
                 "orientation": "h",
                 "marker": {"color": colour},
             }
-            for (kind, values), colour in zip(known.items(), ("#0072B2", "#D55E00"), strict=False)
+            for (kind, values), colour in zip(known.items(), PALETTE, strict=False)
         ]
         left = f" The best {MOST_CLASSES} of {len(first)}." if len(first) > len(names) else ""
         axes = layout(
@@ -152,10 +152,8 @@ def history_chart(
         between = f"{commit_of(nights[start - 1].runs[-1])}..{commit_of(nights[start].runs[0])}"
         shapes.append(rule(days[start], between, along="x"))
     trace = points("nights", days, values, labels, 0, mode="lines+markers", line={"width": 1})
-    # A level that has not moved must not look like a range of mountains.
     shown_ = [*values, *([] if accepted is None else [shown(metric, accepted)])]
-    margin = max((max(shown_) - min(shown_)) * MARGIN, max(shown_) * LEAST_MARGIN) or 1.0
-    y = Axis(head, values={"range": [min(shown_) - margin, max(shown_) + margin]})
+    y = Axis(head, values={"range": list(span(shown_, LEAST_MARGIN))})
     axes = layout(Axis("", values={"type": "date"}), y, shapes=shapes, showlegend=False)
     return Chart(f"history-{metric}", f"{head}, night by night", [trace], axes)
 

@@ -19,13 +19,13 @@ from zoo_bench.errors import ZooBenchError
 from zoo_bench.evaluate import curves
 from zoo_bench.findings import command_of_cell, commit_of
 from zoo_bench.ground_truth import evaluated_ids
-from zoo_bench.history import nights_of
+from zoo_bench.history import FEWEST_NIGHTS, nights_of
 from zoo_bench.provenance import MachineKey, cpu_line, gpu_lines, machine_line, revision_text, versions
 from zoo_bench.record import Record
 from zoo_bench.report.cell_charts import history_chart, machine_charts, score_charts, training_charts
 from zoo_bench.report.charts import Chart
 from zoo_bench.report.overview import FIGURES, Line
-from zoo_bench.report.paths import run_anchor
+from zoo_bench.report.paths import PICTURES, run_anchor
 from zoo_bench.report.pictures import QUALITY, Drawn, best_and_worst
 from zoo_bench.report.series import RunSeries, read_series
 from zoo_bench.report.sides import sides
@@ -36,8 +36,6 @@ from zoo_bench.table import Row
 from zoo_bench.units import COLUMN_HEADS, written
 
 RUNS_SHOWN = 100
-PICTURES = "picture-*.jpg"
-FEWEST_NIGHTS = 2
 
 
 @dataclass(frozen=True)
@@ -170,7 +168,7 @@ class CellPage:
             return []
         files = []
         for place, one in enumerate(drawn):
-            name = f"picture-{place + 1}.jpg"
+            name = PICTURES.replace("*", str(place + 1))
             one.picture.save(self.folder / name, quality=QUALITY)
             files.append((name, one))
         return files

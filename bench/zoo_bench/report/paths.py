@@ -6,6 +6,7 @@ import re
 
 ASSETS = "assets"
 ALWAYS = INDEX, RED, COMPARE = "index.html", "regressions.html", "compare.html"
+PICTURES = "picture-*.jpg"
 _CELL_PAGE = re.compile(r"cells/[A-Za-z0-9][^/]*/[A-Za-z0-9][^/]*/index\.html")
 
 

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from zoo_bench import __version__
 from zoo_bench.errors import ConfigError
-from zoo_bench.report.paths import ALWAYS, ASSETS, is_cell_page
+from zoo_bench.report.paths import ALWAYS, ASSETS, PICTURES, is_cell_page
 from zoo_bench.whole import write_whole
 
 PAGES = ".zoo-bench-report.json"
@@ -108,7 +108,7 @@ class Site:
 
 def _take_away(folder: Path) -> None:
     """Take away what a cell's page was; a folder that holds something else stays."""
-    for file in (*folder.glob("index.html"), *folder.glob("picture-*.jpg")):
+    for file in (*folder.glob("index.html"), *folder.glob(PICTURES)):
         file.unlink()
     with contextlib.suppress(OSError):
         folder.rmdir()
