@@ -65,8 +65,9 @@ def test_detections_equal_those_of_torchvisions_builder_with_the_same_weights(de
     assert len(expected["boxes"]) > 0
     assert expected.keys() == found.keys()
     for name, value in expected.items():
-        # Sums are taken in another order than torchvision's.
-        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-3 if name == "boxes" else 1e-4)
+        # Sums are taken in another order than torchvision's: boxes are off by up to a thousandth of a pixel, and each
+        # mask, which steps from 0 to 1 within a few pixels, is drawn that much aside.
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-3 if name in ("boxes", "masks") else 1e-4)
 
 
 @pytest.mark.parametrize(
