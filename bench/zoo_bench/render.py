@@ -71,7 +71,7 @@ def render(
         ConfigError: the profile is unknown or lacks the backends, or a template is missing or wrong.
     """
     name, profile = matrix.profile(options.profile)
-    layout = lay_out(matrix, options)
+    layout = lay_out(matrix, options, runs)
     columns = WITH_ENERGY if options.energy else COLUMNS
     rows = {cell.id: build_row(cell, name, runs, columns, options.memory) for cell in layout.cells}
     used = {
@@ -79,7 +79,7 @@ def render(
         for backend in layout.backends
     }
     ground = Ground(
-        next((record for row in rows.values() for record in row.records), None),
+        next((record for row in rows.values() for record in row.records if record.origin is None), None),
         {backend: mine[0] for backend, mine in used.items() if mine},
         runs.newest_drivers(),
         current or {},
@@ -133,11 +133,11 @@ class _Document:
 
     def _section(self, detector: str, rows: Sequence[Row]) -> Section:
         """Return one detector's table."""
-        declared = self.matrix.detectors[detector]
+        masks = any(row.cell.masks for row in rows)
         columns = [
             column
             for column in COLUMN_HEADS
-            if (column != "mask_ap" or declared.masks) and (column != "energy" or self.options.energy)
+            if (column != "mask_ap" or masks) and (column != "energy" or self.options.energy)
         ]
         on_host = all(row.cell.gpus == 0 for row in rows)
         filled = {column for row in rows for column in row.sources}
@@ -146,7 +146,7 @@ class _Document:
         names = [*NAME_HEADS]
         names += [PRECISION_HEAD] if self.layout.with_precision else []
         names += [BACKEND_HEAD] if self.layout.mixed else []
-        return Section(declared.title, table([*names, *heads], lines))
+        return Section(self.matrix.detector_title(detector), table([*names, *heads], lines))
 
     def _head(self, column: Column, on_host: bool, filled: bool) -> str:
         text = HOST_MEMORY_HEAD if on_host and column == "memory" else COLUMN_HEADS[column]
@@ -169,7 +169,7 @@ class _Document:
             figures[0] = escape(row.attempt.status)
         first = next((index for index, figure in enumerate(figures) if figure), 0)
         figures[first] += "".join(self.notes.mark(escape(text)) for text in (*remarks(row, self.ground), *said))
-        names = [self.matrix.backbones[row.cell.backbone].title, row.cell.schedule]
+        names = [self.matrix.backbone_title(row.cell.backbone), row.cell.schedule]
         names += [row.cell.precision] if self.layout.with_precision else []
         names += [row.cell.backend] if self.layout.mixed else []
         return [*map(escape, names), *figures]
@@ -188,6 +188,9 @@ class _Document:
             return _linked([("model", row.published.model.url), ("log", row.published.log.url)])
         if record is None:
             return ""
+        if record.origin is not None:
+            published = [("model", record.origin.weights), ("log", record.origin.log)]
+            return _linked([(name, url) for name, url in published if url])
         checkpoint = record.checkpoint
         model = checkpoint.file if checkpoint and not checkpoint.given else ""
         files = [("model", model), ("log", record.files.get("log", ""))]
