@@ -230,8 +230,8 @@ class Tables:
         if over_seeds is None or not self.content.options.spread:
             return written(column, value)
         told = f"Mean and standard deviation over {over_seeds.seeds} seeds; the model is the one nearest to the mean."
-        mark = self.notes.mark(self.markup.escape(told))
-        return f"{written(column, over_seeds.mean)} ± {written(column, over_seeds.deviation)}{mark}"
+        figures = f"{written(column, over_seeds.mean)} ± {written(column, over_seeds.deviation)}"
+        return self.markup.escape(figures) + self.notes.mark(self.markup.escape(told))
 
     def _links(self, row: Row) -> str:
         files = downloads(row, self.content.available)

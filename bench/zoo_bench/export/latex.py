@@ -29,7 +29,10 @@ SPECIAL = {
     "[": "{[}",
     "]": "{]}",
     "*": "{*}",
-    **{mark: f"\\{mark}" for mark in "{}$&#%_"},
+    # As letters these two would need fonts that small installations lack.
+    "±": r"$\pm$",
+    "$": r"\char36{}",
+    **{mark: f"\\{mark}" for mark in "{}&#%_"},
 }
 LIGATURE = re.compile(r"([-,])(?=\1)")
 

@@ -20,7 +20,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "＝", "＋", "－", "＠")  # noqa: RUF001
 
 
 def as_csv(content: Content) -> str:
-    """Return CSV: a line of names, then a line a row; several texts of one value stand on lines of their own in it.
+    """Return CSV: a line of names, then a line a row; several texts of one value are joined by semicolons.
 
     Text that a spreadsheet would take for a formula begins with an apostrophe, as the OWASP advises.
     """
@@ -33,7 +33,7 @@ def as_csv(content: Content) -> str:
 
 
 def _in_csv(value: Value) -> str | int | float | None:
-    text = "\n".join(value) if isinstance(value, tuple) else value
+    text = "; ".join(value) if isinstance(value, tuple) else value
     return f"'{text}" if isinstance(text, str) and text.startswith(FORMULA) else text
 
 
