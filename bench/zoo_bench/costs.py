@@ -94,6 +94,8 @@ def _iterations(cell: Cell) -> int:
 
 
 def _from_runs(planned: PlannedCell, earlier: Runs, here: MachineKey) -> Cost | None:
+    if not earlier.summaries:
+        return None
     cell, sha256 = planned.cell, digest(recipe_values(planned.cell.resolved()))
     alike = [
         run

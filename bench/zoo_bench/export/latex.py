@@ -24,7 +24,6 @@ SPECIAL = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': r"\char34{}",
-    "'": r"{}\char39{}",
     "`": r"{}\char96{}",
     "[": "{[}",
     "]": "{]}",
@@ -34,7 +33,7 @@ SPECIAL = {
     "$": r"\char36{}",
     **{mark: f"\\{mark}" for mark in "{}&#%_"},
 }
-LIGATURE = re.compile(r"([-,])(?=\1)")
+LIGATURE = re.compile(r"([-,'])(?=\1)")
 
 
 def escape(value: object) -> str:
