@@ -38,9 +38,13 @@ def planned(
 
 
 def cost(
-    one: PlannedCell, *records: Record, here: MachineKey = ON_V100, zoos: tuple[PublishedZoo, ...] = (), gpu: str = V100
+    one: PlannedCell,
+    *records: Record,
+    here: MachineKey = ON_V100,
+    zoos: tuple[PublishedZoo, ...] = (),
+    target: str = V100,
 ) -> Cost:
-    (found,) = costs([one], runs_of(records), here, zoos, gpu)
+    (found,) = costs([one], runs_of(records), here, zoos, target)
     return found
 
 
@@ -159,11 +163,14 @@ def test_a_published_batch_of_its_own_is_minded() -> None:
     assert found.wall_s == pytest.approx(90_000 * 0.404 * 2)
 
 
-def test_of_several_published_ones_the_slowest_on_the_same_gpu_counts() -> None:
+def test_of_several_published_ones_the_slowest_on_the_likest_gpu_counts() -> None:
     one = planned(MATRIX, FPN, ("train",), profile="full")
-    assert cost(one, zoos=zoos()).source == "published by mmdetection 2018 (8 x V100)"
-    assert cost(one, zoos=zoos(), gpu="NVIDIA GeForce GTX 1080 Ti").source == "published by SimpleDet (8 x 1080 Ti)"
-    assert cost(one, zoos=zoos("simpledet")).source == "published by SimpleDet (8 x 1080 Ti)", "any before none"
+    v100, gtx = "published by mmdetection 2018 (8 x V100)", "published by SimpleDet (8 x 1080 Ti)"
+    assert cost(one, zoos=zoos()).source == v100
+    assert cost(one, zoos=zoos(), here=("", "A CPU", ("NVIDIA GeForce GTX 1080 Ti",))).source == gtx
+    assert cost(one, zoos=zoos(), here=("", "A CPU", ("NVIDIA H200",))).source == v100, "that of the matrix's target"
+    assert cost(one, zoos=zoos(), here=NOWHERE, target="NVIDIA GeForce GTX 1080 Ti").source == gtx
+    assert cost(one, zoos=zoos("simpledet")).source == gtx, "any before none"
 
 
 def test_a_training_that_ends_early_costs_at_most_its_cap() -> None:

@@ -56,15 +56,17 @@ class Total:
 
 
 def costs(
-    planned: Sequence[PlannedCell], runs: Runs, here: MachineKey, zoos: Sequence[Zoo], gpu: str
+    planned: Sequence[PlannedCell], runs: Runs, here: MachineKey, zoos: Sequence[Zoo], target_gpu: str
 ) -> tuple[Cost, ...]:
     """Return the cost of every cell that a worker is left to run for.
 
     Args:
         here: this machine. A cell that needs more GPUs than it has will run elsewhere, so any machine's runs count.
-        gpu: the GPU that published figures are looked for; where there are none of it, any counts.
+        zoos: whose figures count where there are no runs: first those of this machine's GPUs, then those of
+            `target_gpu`, then any.
     """
-    return tuple(_cost(one, runs.of(one.cell.id), here, zoos, gpu) for one in planned if one.worker_phases)
+    gpus = (*here[2][:1], target_gpu)
+    return tuple(_cost(one, runs.of(one.cell.id), here, zoos, gpus) for one in planned if one.worker_phases)
 
 
 def total(found: Sequence[Cost]) -> Total:
@@ -79,8 +81,8 @@ def total(found: Sequence[Cost]) -> Total:
     )
 
 
-def _cost(planned: PlannedCell, earlier: Runs, here: MachineKey, zoos: Sequence[Zoo], gpu: str) -> Cost:
-    found = _from_runs(planned, earlier, here) or _from_published(planned, zoos, gpu)
+def _cost(planned: PlannedCell, earlier: Runs, here: MachineKey, zoos: Sequence[Zoo], gpus: Sequence[str]) -> Cost:
+    found = _from_runs(planned, earlier, here) or _from_published(planned, zoos, gpus)
     if found is None:
         return Cost(planned.cell.id, planned.cell.gpus, None, UNKNOWN)
     at_most = "train" in planned.phases and planned.cell.measure.train_half_width is not None
@@ -148,8 +150,8 @@ def _told(run: Summary, cell: Cell, here: MachineKey) -> str:
     return f"record of {time.strftime('%Y-%m-%d', time.gmtime(run.started_unix_s))}{where}"
 
 
-def _from_published(planned: PlannedCell, zoos: Sequence[Zoo], gpu: str) -> Cost | None:
-    """Take, of the zoos that measured on this GPU, the slowest: a budget is to last."""
+def _from_published(planned: PlannedCell, zoos: Sequence[Zoo], gpus: Sequence[str]) -> Cost | None:
+    """Take, of the zoos that measured on the first of these GPUs that any did, the slowest: a budget is to last."""
     cell, train = planned.cell, "train" in planned.phases
     found = [
         (zoo, row)
@@ -160,8 +162,8 @@ def _from_published(planned: PlannedCell, zoos: Sequence[Zoo], gpu: str) -> Cost
     usable = [(_published_s(planned, *one), *one) for one in found if (one[1].s_per_iter if train else one[1].fps)]
     if not usable or (not train and "infer" not in planned.phases):
         return None
-    of_this_gpu = [one for one in usable if one[1].hardware.is_kind_of(gpu)]
-    wall_s, zoo, row = max(of_this_gpu or usable, key=lambda one: one[0])
+    of_gpu = ([one for one in usable if one[1].hardware.is_kind_of(gpu)] for gpu in gpus)
+    wall_s, zoo, row = max(next(filter(None, of_gpu), usable), key=lambda one: one[0])
     unknown: tuple[Phase, ...] = ("evaluate",) if row.fps else ("infer", "evaluate")
     precision = f", {PUBLISHED_PRECISION}" if cell.precision != PUBLISHED_PRECISION else ""
     told = f"published by {zoo.title} ({zoo.hardware.text}{precision})"

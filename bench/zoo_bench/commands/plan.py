@@ -58,9 +58,8 @@ def expected_costs(session: Session, planned: Sequence[PlannedCell]) -> tuple[Co
     left = [cell for cell in planned if cell.worker_phases]
     if not left:
         return ()
-    here = session.machine_key
     zoos = load_published()[0] if any(cell.cell.gpus for cell in left) else ()
-    return costs(left, session.runs, here, zoos, next(iter(here[2]), session.matrix.target.gpu))
+    return costs(left, session.runs, session.machine_key, zoos, session.matrix.target.gpu)
 
 
 def _written(cost: Cost) -> tuple[str, str, str]:
