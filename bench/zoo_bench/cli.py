@@ -188,6 +188,37 @@ def render(
 
 
 @app.command()
+def export(
+    form: options.ExportFormat,
+    output: options.ExportFile = None,
+    root: Root = None,
+    matrix: MatrixFile = None,
+    profile: ProfileName = None,
+    select: Select = None,
+    backend: options.Backends = None,
+    tables: options.TablesLaidOut = None,
+    mem_def: options.MemoryCounted = "nvml",
+    mem_agg: options.MemoryOverGpus = "max",
+    energy: options.EnergyColumn = False,
+    spread: options.SpreadOverSeeds = False,
+    no_stale_marks: options.NoStaleMarks = False,
+) -> int:
+    """Write the document's rows for other tools: csv, json, latex, metafile, model-card, model-index or parquet.
+
+    They are the rows of `zoo-bench render` with the same options: `zoo-bench export csv -o zoo.csv`, or for a model's
+    repository on the Hub `zoo-bench export model-card --select '*retinanet_r50*' -o README.md`.
+    """
+    from zoo_bench.commands.export import export as command
+    from zoo_bench.document import DocumentOptions, chosen_backends, chosen_tables, memory_definition
+    from zoo_bench.session import Asked
+
+    memory = memory_definition(mem_def, mem_agg)
+    ours, laid_out = chosen_backends(backend), chosen_tables(tables)
+    chosen = DocumentOptions(profile, memory, energy, spread, not no_stale_marks, ours, laid_out)
+    return command(Asked(root, matrix, profile, select), form, output, chosen)
+
+
+@app.command()
 def report(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the site.")] = Path("site"),
     root: Root = None,

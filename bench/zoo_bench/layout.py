@@ -14,6 +14,7 @@ from zoo_bench.errors import ConfigError, nearest
 from zoo_bench.matrix import Matrix
 from zoo_bench.recipe import PRECISIONS
 from zoo_bench.runs import Runs
+from zoo_bench.selector import choose
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,20 @@ class Layout:
     def cells(self) -> tuple[Cell, ...]:
         """Every cell, in the order of the rows."""
         return tuple(cell for part in self.parts for cell in part.cells)
+
+    def narrowed(self, select: str | None) -> Layout:
+        """Return it with the cells that `select` chooses alone; None: all of them.
+
+        Raises:
+            ConfigError: a pattern of `select` matches no cell.
+        """
+        if select is None:
+            return self
+        chosen = {cell.id for cell in choose(self.cells, select, None)}
+        left = (Part(part.backend, tuple(cell for cell in part.cells if cell.id in chosen)) for part in self.parts)
+        parts = tuple(part for part in left if part.cells)
+        known = {cell.backend for part in parts for cell in part.cells}
+        return Layout(tuple(name for name in self.backends if name in known), parts, self.mixed, self.imported)
 
 
 def lay_out(matrix: Matrix, options: DocumentOptions, runs: Runs | None = None) -> Layout:
