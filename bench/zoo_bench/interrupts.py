@@ -5,12 +5,15 @@ One that the caller has told to be ignored (nohup, a shell's background job) sta
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+FROM_TERMINAL = "stopped from the terminal"
+SLURM_JOB = "ZOO_BENCH_SLURM_JOB"  # set in a job of a cluster: which one, and where
 
 
 class Interrupted(BaseException):
@@ -18,10 +21,17 @@ class Interrupted(BaseException):
 
 
 class Presses:
-    """How often the user, or the system, has asked to stop."""
+    """How often the user, or the system, has asked to stop. `from_terminal`: by Ctrl-C, once at least."""
 
     def __init__(self) -> None:
         self.count = 0
+        self.from_terminal = False
+
+
+def stopper() -> str:
+    """Say who has stopped a run, when somebody has: on a cluster it is no terminal."""
+    job = os.environ.get(SLURM_JOB)
+    return f"stopped by Slurm: job {job} was preempted, out of time, requeued or cancelled" if job else FROM_TERMINAL
 
 
 def raise_on_signals() -> None:
@@ -34,8 +44,9 @@ def held_back() -> Iterator[Presses]:
     """Count the signals that ask to stop, in place of what they did before. For the main thread only."""
     presses = Presses()
 
-    def press(_number: int, _frame: object) -> None:
+    def press(number: int, _frame: object) -> None:
         presses.count += 1
+        presses.from_terminal |= number == signal.SIGINT
 
     before = _handle(press)
     try:

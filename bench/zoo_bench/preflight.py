@@ -22,8 +22,11 @@ def needs_of(cells: Iterable[Cell]) -> list[Need]:
     return [(cell, cell.phases) for cell in cells]
 
 
-def check(session: Session, needs: Sequence[Need], machine: MachineInfo) -> None:
-    """Raise PreflightError when some cell's phases could not run here, naming the profiles that would."""
+def check(session: Session, needs: Sequence[Need], machine: MachineInfo | None) -> None:
+    """Raise PreflightError when some cell's phases could not run here, naming the profiles that would.
+
+    `machine`: None where the cells run on others, of which nothing is known yet.
+    """
     if session.destination is None and any("publish" in phases for _, phases in needs):
         raise ConfigError(
             "phase publish: matrix.yaml does not say where to", "add `publish: {address: ..., url: ...}` to it"
@@ -42,7 +45,7 @@ def check(session: Session, needs: Sequence[Need], machine: MachineInfo) -> None
     )
 
 
-def fitting_profiles(session: Session, machine: MachineInfo) -> list[str]:
+def fitting_profiles(session: Session, machine: MachineInfo | None) -> list[str]:
     """Return the profiles of the matrix whose cells could all run here."""
     return [
         name
@@ -51,7 +54,7 @@ def fitting_profiles(session: Session, machine: MachineInfo) -> list[str]:
     ]
 
 
-def fitting_backends(session: Session, needs: Iterable[Need], machine: MachineInfo) -> list[str]:
+def fitting_backends(session: Session, needs: Iterable[Need], machine: MachineInfo | None) -> list[str]:
     """Return the backends whose cells among `needs` could all run here."""
     by_backend: dict[str, list[Need]] = {}
     for cell, phases in needs:
@@ -64,16 +67,17 @@ def only(backends: Sequence[str]) -> str:
     return f"--select '{' '.join(f'backend={name}' for name in backends)}'"
 
 
-def shortcomings(session: Session, needs: Iterable[Need], machine: MachineInfo) -> list[str]:
+def shortcomings(session: Session, needs: Iterable[Need], machine: MachineInfo | None) -> list[str]:
     """Return what this machine or the backends lack for the cells' phases, each once."""
     found = (problem for cell, phases in needs for problem in _lacking(session, cell, phases, machine))
     return list(dict.fromkeys(found))
 
 
-def _lacking(session: Session, cell: Cell, phases: Sequence[Phase], machine: MachineInfo) -> Iterator[str]:
+def _lacking(session: Session, cell: Cell, phases: Sequence[Phase], machine: MachineInfo | None) -> Iterator[str]:
     if set(phases) & set(WORKER_PHASES):
-        yield from _hardware(cell, machine)
-        yield from _precision(cell, machine)
+        if machine is not None:
+            yield from _hardware(cell, machine)
+            yield from _precision(cell, machine)
         yield from _backend(session, cell)
         yield from _dataset(session, cell, phases)
     if "publish" in phases:
