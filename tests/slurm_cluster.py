@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
@@ -29,7 +29,7 @@ SlurmUser=root
 SlurmdUser=root
 SlurmctldPort={controller}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 CredType=cred/munge
 CryptoType=crypto/munge
 StateSaveLocation={folder}/state
@@ -112,7 +112,7 @@ class Cluster:
         self._daemon("slurmctld", "-D", "-f", str(self.folder / "slurm.conf"))
         for node in NODES:
             self._daemon("slurmd", "-D", "-N", node, "-f", str(self.folder / "slurm.conf"))
-        _until(lambda: self._idle(), f"{NODES} idle: see {self.folder}")
+        _until(self._idle, f"{NODES} idle: see {self.folder}")
 
     def _idle(self) -> bool:
         done = subprocess.run(
@@ -154,12 +154,37 @@ class Cluster:
                 )
             )
 
+    def clear(self) -> None:
+        """Cancel all jobs at once, and wait until they have gone."""
+        self.call("scancel", "--user=root", "--state=PENDING")
+        for line in self.call("squeue", "--noheader", "--array", "--format=%A").splitlines():
+            self.kill(line)
+        self.call("scancel", "--user=root")
+        _until(lambda: not self.call("squeue", "--noheader").strip(), "no job left")
+
+    def kill(self, job: str) -> None:
+        """Kill every process of a job, as the kernel does where memory ends."""
+        number = self.call("squeue", "--noheader", f"--jobs={job}", "--format=%A").strip()
+        mark = f"SLURM_JOB_ID={number}".encode()
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                words = path.read_bytes().split(b"\0")
+                if mark in words and f"SLURM_CONF={self.environment['SLURM_CONF']}".encode() in words:
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+
+    def fail(self, node: str) -> None:
+        """Let a node be down, with all that runs on it."""
+        self.call("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+
+    def mend(self, node: str) -> None:
+        """Let a node be up again."""
+        self.call("scontrol", "update", f"NodeName={node}", "State=RESUME")
+        _until(self._idle, f"{node} idle")
+
     def stop(self) -> None:
         """Cancel all jobs, and end the daemons, the last one first."""
         with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
-            self.call("scancel", "--user=root", "--signal=KILL", "--full")
-            self.call("scancel", "--user=root")
-            _until(lambda: not self.call("squeue", "--noheader").strip(), "no job left")
+            self.clear()
         for daemon in reversed(self._daemons):
             daemon.send_signal(signal.SIGTERM)
             try:
@@ -188,9 +213,8 @@ def _free_ports(count: int) -> list[int]:
         return [int(one.getsockname()[1]) for one in sockets]
 
 
-def _until(there: object, what: str) -> None:
+def _until(there: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + PATIENCE_S
-    assert callable(there)
     while not there():
         assert time.monotonic() < deadline, f"not reached: {what}"
         time.sleep(0.1)

@@ -27,7 +27,7 @@ from zoo_bench.runs import Runs
 
 # A record that a node has just written may be seen some looks later, where a network lies between.
 LOOKS = 3
-AGAIN_S = 30.0  # between two tries to submit what a full queue did not take
+AGAIN_LOOKS = 4  # between two tries to submit what a full queue did not take
 SLICE_S = 0.2
 
 
@@ -122,7 +122,7 @@ class Controller:
             self.followed[slot.cell_id] = Followed(slot, planned)
 
     def _wait(self, reason: str) -> None:
-        self._part, self._due_s = 0, time.monotonic() + AGAIN_S
+        self._part, self._due_s = 0, time.monotonic() + AGAIN_LOOKS * self.submitter.section.poll_s
         self.say(f"{len(self.waiting)} cells wait, since Slurm takes no job now: {reason}")
         self._note_waiting(reason)
 

@@ -178,6 +178,11 @@ class Notes:
             slots = (Slot(path.parent, batch, index) for index in range(len(batch.cells)))
             yield from (slot for slot in slots if not slot.settled)
 
+    def any_open(self, profile: str) -> bool:
+        """Tell whether something of a profile may be in the queue."""
+        batches = (_read(path, Batch) for path in self.folder.glob(f"*/{BATCH}"))
+        return any(batch.profile == profile for batch in batches if batch)
+
     def wait(self, profile: str, cells: tuple[str, ...], reason: str) -> None:
         """Note which cells could not be submitted yet; none: all could."""
         path = self.folder / WAITING
