@@ -99,7 +99,7 @@ class Cluster:
         self._munge()
         ports = _free_ports(1 + len(NODES))
         nodes = "\n".join(
-            f"NodeName={node} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs=16 Gres=gpu:{GPUS} State=UNKNOWN"
+            f"NodeName={node} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs=16 Gres=gpu:{GPUS}"
             for node, port in zip(NODES, ports[1:], strict=True)
         )
         text = CONFIGURATION.format(folder=self.folder, controller=ports[0], nodes=nodes)

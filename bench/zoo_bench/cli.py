@@ -96,7 +96,8 @@ def run(
     from zoo_bench.commands.run import run as command
     from zoo_bench.session import Asked
 
-    asked = Asked(root, matrix, profile, select, skip, gpus, phases, checkpoint, force, allow_noisy, accepted, repeat, since)
+    chosen = (root, matrix, profile, select, skip, gpus, phases, checkpoint)
+    asked = Asked(*chosen, force, allow_noisy, accepted, repeat, since)
     # Its code says how the cells ended, also when nobody reads the table.
     raise typer.Exit(command(asked, dry_run=dry_run, trial=not no_trial, executor=executor.value))
 

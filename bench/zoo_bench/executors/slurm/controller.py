@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from zoo_bench.executors.slurm.lost import lost, lost_record
-from zoo_bench.executors.slurm.notes import Notes, Slot
+from zoo_bench.executors.slurm.notes import Slot
 from zoo_bench.executors.slurm.queue import (
     QueuedJob,
     SlurmError,

@@ -40,9 +40,7 @@ def _section(session: Session) -> Slurm:
     return session.matrix.slurm
 
 
-def run(
-    session: Session, left: Sequence[PlannedCell], setting: Setting, console: Console
-) -> tuple[list[Record], bool]:
+def run(session: Session, left: Sequence[PlannedCell], setting: Setting, console: Console) -> tuple[list[Record], bool]:
     """Run cells on the cluster; return their records, and whether a signal ended it.
 
     Raises:

@@ -75,9 +75,7 @@ class Submitter:
         executor.update_parameters(**parameters(self.section, batch, cells[0].cell.gpus))
         try:
             with executor.batch():
-                jobs = [
-                    executor.submit(self._job(cell, folder, batch, index)) for index, cell in enumerate(cells)
-                ]
+                jobs = [executor.submit(self._job(cell, folder, batch, index)) for index, cell in enumerate(cells)]
         except (FailedJobError, FailedSubmissionError) as error:
             reason = _reason(str(error))
             raise RejectedError(reason, later=LATER.search(reason) is not None) from None
