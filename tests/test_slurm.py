@@ -232,7 +232,7 @@ def test_a_controller_that_is_terminated_leaves_its_jobs_to_the_next(fleet: Zoo,
     assert f"followed already: process {controller.pid} on " in second.stderr
     controller.terminate()
     assert ended(fleet, controller) == 130
-    assert "1 jobs stay in the queue" in said(fleet)
+    assert "1 job(s) stay in the queue" in said(fleet)
     until(lambda: not jobs(cluster), fleet)
     assert ended(fleet, start(fleet, *ONE)) == 0
     assert [record.status for record in fleet.records] == ["succeeded"]

@@ -56,6 +56,16 @@ def held_back() -> Iterator[Presses]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Let the signals that ask to stop wait meanwhile, also for processes that are started: short ones alone."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _handle(handler: Callable[[int, object], None]) -> dict[signal.Signals, Any]:
     """Set the handler; return those that were there before."""
     heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]

@@ -28,6 +28,7 @@ from zoo_bench.runs import Runs
 # A record that a node has just written may be seen some looks later, where a network lies between.
 LOOKS = 3
 AGAIN_LOOKS = 4  # between two tries to submit what a full queue did not take
+LEAVING_S = 2.0  # between two looks at the queue while somebody waits for the end
 SLICE_S = 0.2
 
 
@@ -61,12 +62,13 @@ class Controller:
         Jobs that an earlier controller has left in the queue are followed, not submitted again. Ctrl-C cancels the
         jobs, and waits for their records; any other signal leaves them where they are.
         """
+        limit = most_in_an_array()
         with held_back() as presses:
             self._adopt(left)
             while (self.followed or self.waiting) and not presses.count:
-                self._submit(presses)
+                self._submit(limit, presses)
                 self._look()
-                self._pause(presses)
+                self._pause(self.submitter.section.poll_s, presses)
             if presses.count and self.followed:
                 self._leave(presses)
             self._note_waiting("")
@@ -82,21 +84,18 @@ class Controller:
             planned = by_id.get(slot.cell_id)
             if planned is None:
                 continue
-            job = jobs.get(slot.job_id)
-            if job is not None and job.live:
-                self.followed[slot.cell_id] = Followed(slot, planned)
-                self.say(f"{slot.cell_id}: found again: {job.told}")
-            else:
-                self._settle(Followed(slot, planned, gone=LOOKS))
-        done = {record.cell_id for record in self.records if record.status == "succeeded"}
-        self.records.clear()  # of what an earlier call ran
+            job, one = jobs.get(slot.job_id), Followed(slot, planned, gone=LOOKS)
+            if (job is not None and job.live) or not self._settle(one):
+                self.followed[slot.cell_id] = one
+                self.say(f"{slot.cell_id}: found again: {job.told if job else f'Slurm job {slot.job_id}'}")
+        self.records = [record for record in self.records if record.status == "succeeded"]  # all else is run again
+        done = {record.cell_id for record in self.records}
         self.waiting = [cell for name, cell in by_id.items() if name not in self.followed and name not in done]
 
-    def _submit(self, presses: Presses) -> None:
-        """Submit what waits, as much as Slurm takes."""
+    def _submit(self, limit: int, presses: Presses) -> None:
+        """Submit what waits, in arrays of `limit` jobs at most, as much as Slurm takes."""
         if not self.waiting or time.monotonic() < self._due_s:
             return
-        limit = most_in_an_array()
         for _, group in groupby(sorted(self.waiting, key=lambda one: one.cell.gpus), key=lambda one: one.cell.gpus):
             cells = list(group)
             while cells and not presses.count:
@@ -177,24 +176,26 @@ class Controller:
     def _settle(self, one: Followed, runs: Runs | None = None) -> bool:
         """See to it that a job which has gone leaves a record; False where it is too early to tell."""
         store, cell_id = self.setting.store, one.slot.cell_id
+        if self._cancelled and one.slot.started is None:  # as of any cell that Ctrl-C came before
+            one.slot.settle()
+            return True
         if is_held(store.cell_lock(cell_id)):  # its zoo-bench is still about it
             return False
         mine = (runs or store.load().runs).of(cell_id)
         found = lost(one.slot, mine.summaries, end_of(one.slot.job_id))
         if found is not None and one.gone < LOOKS:
             return False
-        never_begun = one.slot.started is None and self._cancelled
-        if found is not None and not never_begun:
+        if found is not None:
             self._keep(lost_record(one.slot, found, one.planned, self.setting))
-        elif found is None:
+        else:
             since = one.slot.batch.submitted_unix_s
             for run in [run for run in mine.summaries if run.started_unix_s >= since][-1:]:
                 self._ended(mine.read(run))
         one.slot.settle()
         return True
 
-    def _pause(self, presses: Presses) -> None:
-        deadline = time.monotonic() + self.submitter.section.poll_s
+    def _pause(self, seconds: float, presses: Presses) -> None:
+        deadline = time.monotonic() + seconds
         before = presses.count
         while (self.followed or self.waiting) and presses.count == before and time.monotonic() < deadline:
             time.sleep(SLICE_S)
@@ -202,9 +203,9 @@ class Controller:
     def _leave(self, presses: Presses) -> None:
         """After Ctrl-C: cancel all jobs, and wait until their records are there or it is pressed once more."""
         if not presses.from_terminal:
-            self.say(f"{len(self.followed)} jobs stay in the queue; the same call follows them again")
+            self.say(f"{len(self.followed)} job(s) stay in the queue; the same call follows them again")
             return
-        self.say(f"cancelling {len(self.followed)} jobs, and waiting for their records; Ctrl-C again does not wait")
+        self.say(f"cancelling {len(self.followed)} job(s), and waiting for their records; Ctrl-C again does not wait")
         self._cancelled = True
         before = presses.count
         while self.followed and presses.count == before:
@@ -213,4 +214,4 @@ class Controller:
             except SlurmError as error:
                 self.say(f"they could not be cancelled; it is tried again: {error.message}")
             self._look()
-            self._pause(presses)
+            self._pause(min(LEAVING_S, self.submitter.section.poll_s), presses)

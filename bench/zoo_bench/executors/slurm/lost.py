@@ -27,6 +27,7 @@ STATUS: Final[dict[str, Status]] = {
 }
 # With these zoo-bench says that every cell it ran has a record.
 RECORDED = (EXIT_OK, EXIT_CELL_FAILED, EXIT_QUARANTINED, EXIT_INTERRUPTED)
+OUT_OF_TIME = "timed-out"  # submitit's word
 LOG = "slurm.log"
 LOG_LINES = 3
 LOG_END_BYTES = 4000
@@ -49,7 +50,8 @@ def lost(slot: Slot, runs: Sequence[Summary], end: End) -> Lost | None:
     started, ended = slot.started, slot.ended
     since = [run for run in runs if started and run.started_unix_s >= started.unix_s]
     if ended is not None and ended.problem:
-        return Lost("timed_out", f"{_job(slot, started, end)}: {ended.problem}")
+        status: Status = "timed_out" if OUT_OF_TIME in ended.problem else "interrupted"
+        return Lost(status, f"{_job(slot, started, end)}: {ended.problem}")
     if _accounted(since, ended):
         return None
     words = _last_words(slot.log)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from zoo_bench.executors.slurm.notes import Notes
 from zoo_bench.executors.slurm.queue import SlurmError, queue
+from zoo_bench.locks import is_held
 from zoo_bench.text import one_line
 from zoo_bench.workspace import Workspace
 
@@ -24,15 +25,16 @@ def places(workspace: Workspace, profile: str) -> dict[str, Place]:
     if not notes.folder.is_dir():
         return found
     waiting = notes.waiting(profile)
-    for cell_id in waiting.cells if waiting else ():
-        found[cell_id] = Place("waiting to be submitted", one_line(waiting.reason) if waiting else "")
+    if waiting and is_held(notes.lock):
+        told = Place("waiting to be submitted", one_line(waiting.reason))
+        found = dict.fromkeys(waiting.cells, told)
     if not notes.any_open(profile):
         return found
     try:
         jobs = queue()
     except SlurmError as error:
-        told = Place("submitted", f"Slurm does not say where it is: {error.message}")
-        return found | {slot.cell_id: told for slot in notes.open_slots(profile, {})}
+        unknown = Place("submitted", f"Slurm does not say where it is: {error.message}")
+        return found | {slot.cell_id: unknown for slot in notes.open_slots(profile, {})}
     for slot in notes.open_slots(profile, jobs):
         job = jobs.get(slot.job_id)
         if job is not None and job.live:

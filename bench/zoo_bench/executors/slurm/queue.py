@@ -18,10 +18,10 @@ from zoo_bench.text import one_line
 
 PATIENCE_S = 60.0
 FORMAT = "%F|%K|%A|%j|%T|%N|%r"
-ENDED = frozenset(
-    ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED")
-    + ("NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT")
-)
+ENDED = (
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
+    "TIMEOUT",
+)  # fmt: skip
 MOST_AT_ONCE = 500  # ids on a command line
 JOB_PREFIX = "zoo-bench-"
 

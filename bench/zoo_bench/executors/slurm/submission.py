@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import shutil
 import sys
@@ -14,6 +16,7 @@ from zoo_bench.errors import StoreError
 from zoo_bench.executors.slurm.node import CellJob
 from zoo_bench.executors.slurm.notes import BATCH, Batch, Notes, Slot, keep
 from zoo_bench.executors.slurm.section import Slurm
+from zoo_bench.interrupts import deferred
 from zoo_bench.plan import PlannedCell
 from zoo_bench.session import Asked, Session
 from zoo_bench.text import one_line
@@ -50,21 +53,20 @@ class Submitter:
             RejectedError: Slurm takes none of them.
             StoreError: the workspace cannot be written.
         """
-        folder, batch = self._begin(cells)
         try:
-            number = self._submitted(cells, folder, batch)
-        except RejectedError:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        batch = batch.model_copy(update={"job_id": number})
-        keep(folder / BATCH, batch)
-        return [Slot(folder, batch, index) for index in range(len(cells))]
-
-    def _begin(self, cells: Sequence[PlannedCell]) -> tuple[Path, Batch]:
-        try:
-            return self.notes.begin(self.session.profile, tuple(cell.cell.id for cell in cells))
+            folder, batch = self.notes.begin(self.session.profile, tuple(cell.cell.id for cell in cells))
+            try:
+                with deferred():  # Ctrl-C must not end sbatch between its taking a job and its saying so
+                    number = self._submitted(cells, folder, batch)
+            except RejectedError:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            batch = batch.model_copy(update={"job_id": number})
+            keep(folder / BATCH, batch)
         except OSError as error:
-            raise StoreError(f"{self.notes.folder}: cannot be written: {error.strerror or error}") from None
+            where = f"{self.notes.folder}: cannot be written: {error.strerror or error}"
+            raise StoreError(where, "free some space or mend the permissions, and run again") from None
+        return [Slot(folder, batch, index) for index in range(len(cells))]
 
     def _submitted(self, cells: Sequence[PlannedCell], folder: Path, batch: Batch) -> str:
         """Hand the array to submitit, and return its number in Slurm."""
@@ -74,7 +76,7 @@ class Submitter:
         executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=self.section.max_timeouts)
         executor.update_parameters(**parameters(self.section, batch, cells[0].cell.gpus))
         try:
-            with executor.batch():
+            with contextlib.redirect_stderr(io.StringIO()), executor.batch():  # what sbatch says is told once, by us
                 jobs = [executor.submit(self._job(cell, folder, batch, index)) for index, cell in enumerate(cells)]
         except (FailedJobError, FailedSubmissionError) as error:
             reason = _reason(str(error))
@@ -145,4 +147,5 @@ def _reason(said: str) -> str:
     """Return what sbatch said, of all that submitit says about it."""
     found = re.findall(r"sbatch: (?:error: )?(.+)", said)
     lines = [line for line in found if "Batch job submission failed" in line] or found or said.strip().splitlines()[-1:]
+    lines = lines or ["sbatch failed without a word"]
     return one_line("; ".join(dict.fromkeys(line.removeprefix("Batch job submission failed: ") for line in lines)))
