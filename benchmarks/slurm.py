@@ -1,6 +1,6 @@
 """Twenty cells of the fake backend and a real smoke cell on a real Slurm, with all that may come between.
 
-The cluster is that of the tests: munged, slurmctld and two slurmd on loopback. While the cells run, the controller is
+The real cell is trained on two nodes together, joined by gloo. The cluster is that of the tests: munged, slurmctld and two slurmd on loopback. While the cells run, the controller is
 killed and started again, an urgent job preempts those that run, and one job is killed with all its processes. Then
 every cell must have succeeded, exactly once, with a record of each run that was broken off. Exits with 1 where that is
 not so. Needs root and Slurm (tools/install_slurm.sh); the real cell's environment is built in the checkout.
@@ -79,6 +79,7 @@ def workspace(root: Path) -> Zoo:
             "profiles": {
                 "smoke": {
                     **smoke,
+                    "set": {**smoke["set"], "options": {"cpu_ranks": 2}},
                     "axes": {"backend": ["torchvision"], "backbone": ["r50", "r101"], "precision": ["fp32"]},
                 },
                 "quick": {"set": {"options": {"iteration_s": 0.05}, "runtime": {"checkpoint_interval": 1}}},
@@ -99,9 +100,11 @@ def workspace(root: Path) -> Zoo:
 def disturbed(zoo: Zoo, cluster: Cluster, real: str) -> None:
     """Run all cells to their end, with everything that may come between; the real one first of all."""
     smoke = ("--profile", "smoke", "--select", real)
+    zoo.change({"slurm": {"partition": "zoo", "nodes": 2}})
     with controller(zoo, *smoke) as lone:
-        until(lambda: running(cluster))
+        until(lambda: cluster.call("squeue", "--noheader", "--states=RUNNING", "--format=%D").strip() == "2")
         lone.kill()  # its job goes on meanwhile
+    zoo.change({"slurm": {"partition": "one", "nodes": 1}})
     with controller(zoo) as first:
         until(lambda: steps(zoo))
         first.kill()
@@ -137,11 +140,13 @@ def report(zoo: Zoo, real: str, took_s: float) -> bool:
     """Print what is left of all runs; tell whether every promise was kept."""
     found = Counter(record.status for record in zoo.records)
     succeeded = Counter(record.cell_id for record in zoo.records if record.status == "succeeded")
-    scores = [record.measurements.scores for record in zoo.records if record.cell_id == real]
+    trained = [record for record in zoo.records if record.cell_id == real and record.status == "succeeded"]
+    scores = [record.measurements.scores for record in trained]
     promises = {
         "cells that succeeded": (len(succeeded), FAKE_CELLS + 1),
         "cells that succeeded more than once": (sum(count > 1 for count in succeeded.values()), 0),
         "runs that were killed, told as failed": (found.pop("failed", 0), 1),
+        "nodes of the real cell": ([record.machine.get("nodes") for record in trained], [2]),
         "the real cell has an AP": (any(score and score.box and score.box.ap for score in scores), True),
     }
     rows = [[what, number, wanted] for what, (number, wanted) in promises.items()]

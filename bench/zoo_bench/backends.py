@@ -34,7 +34,8 @@ class Offers(Strict):
     detectors: tuple[Name, ...] = Field(min_length=1)
     backbones: tuple[Name, ...] = Field(min_length=1)
     precisions: tuple[Precision, ...] = Field(min_length=1)
-    max_gpus: Positive
+    max_gpus: Positive = Field(description="of one machine")
+    max_nodes: Positive = Field(default=1, description="machines that can share a cell, as jobs of a Slurm cluster")
 
 
 class Variant(Strict):

@@ -5,15 +5,15 @@ One that the caller has told to be ignored (nohup, a shell's background job) sta
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from zoo_bench import allocation
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 FROM_TERMINAL = "stopped from the terminal"
-SLURM_JOB = "ZOO_BENCH_SLURM_JOB"  # set in a job of a cluster: which one, and where
 
 
 class Interrupted(BaseException):
@@ -30,7 +30,7 @@ class Presses:
 
 def stopper() -> str:
     """Say who has stopped a run, when somebody has: on a cluster it is no terminal."""
-    job = os.environ.get(SLURM_JOB)
+    job = allocation.job()
     return f"stopped by Slurm: job {job} was preempted, out of time, requeued or cancelled" if job else FROM_TERMINAL
 
 

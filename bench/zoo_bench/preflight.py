@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from zoo_bench import allocation
 from zoo_bench.cell import Cell, expand
 from zoo_bench.datasets.locate import locate, missing
 from zoo_bench.environments import environment_status
@@ -79,17 +80,18 @@ def _lacking(session: Session, cell: Cell, phases: Sequence[Phase], machine: Mac
             yield from _hardware(cell, machine)
             yield from _precision(cell, machine)
         yield from _backend(session, cell)
+        yield from _nodes(session, cell, machine)
         yield from _dataset(session, cell, phases)
     if "publish" in phases:
         yield from _publish(session)
 
 
 def _hardware(cell: Cell, machine: MachineInfo) -> list[str]:
-    have = len(usable_gpus(machine))
-    if cell.gpus <= have:
+    have, wanted = len(usable_gpus(machine)), cell.gpus // allocation.nodes()
+    if wanted <= have:
         return []
     why = f" ({machine.nvml_problem})" if machine.nvml_problem else ""
-    return [f"{cell.gpus} GPUs are needed; this machine has {have or 'none'}{why}"]
+    return [f"{wanted} GPUs are needed; this machine has {have or 'none'}{why}"]
 
 
 def _precision(cell: Cell, machine: MachineInfo) -> list[str]:
@@ -119,10 +121,11 @@ def _backend(session: Session, cell: Cell) -> list[str]:
         )
         if wanted not in known
     ]
-    if cell.gpus > offers.max_gpus:
+    most = offers.max_gpus * offers.max_nodes
+    if cell.gpus > most:
         problems.append(
-            f"backend {backend.name} drives {offers.max_gpus} GPU(s) at most, and {cell.gpus} are asked for; "
-            f"with --gpus {offers.max_gpus} the batch is smaller, and the learning rate "
+            f"backend {backend.name} drives {most} GPU(s) at most, and {cell.gpus} are asked for; "
+            f"with --gpus {most} the batch is smaller, and the learning rate "
             f"{'stays' if cell.recipe.base_batch_size is None else 'and the schedule are scaled to it'}"
         )
     environment = environment_status(backend, session.workspace, session.machine)
@@ -135,6 +138,18 @@ def _backend(session: Session, cell: Cell) -> list[str]:
     if environment.lock is None and not environment.ready:
         problems.append(f"backend {backend.name}: {environment.detail}")
     return problems
+
+
+def _nodes(session: Session, cell: Cell, machine: MachineInfo | None) -> list[str]:
+    """What is in the way of sharing a cell among several machines: those of a cluster alone can."""
+    here = session.matrix.slurm.nodes if machine is None and session.matrix.slurm else allocation.nodes()
+    offers = session.backend(cell).spec.offers
+    if here > offers.max_nodes:
+        return [f"backend {cell.backend} uses {offers.max_nodes} node(s) for a cell, and slurm.nodes is {here}"]
+    if cell.gpus % here:
+        return [f"{cell.gpus} GPUs cannot be shared evenly by {here} nodes"]
+    each = cell.gpus // here
+    return [] if each <= offers.max_gpus else [f"backend {cell.backend} drives {offers.max_gpus} GPUs of a machine"]
 
 
 def _publish(session: Session) -> list[str]:

@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,9 @@ from typing import Any
 
 from submitit.core.utils import DelayedSubmission, UncompletedJobError
 
+from zoo_bench import allocation
 from zoo_bench.executors.slurm.notes import Ended, Started, ended_file, keep, started_file
 from zoo_bench.executors.slurm.queue import SlurmError, end_of
-from zoo_bench.interrupts import SLURM_JOB
 from zoo_bench.machine import describe_machine
 
 NOTICE = signal.SIGUSR2
@@ -36,7 +36,7 @@ class CellJob:
     """What submitit runs on the node: the `index`-th job of the batch in `folder`.
 
     `words`: the call of zoo-bench for the cell. `since`: a call with --force that does not count as done what was done
-    before that moment, in Unix seconds. `machine`: what machine.yaml calls the nodes.
+    before that moment, in Unix seconds. `machine`: what machine.yaml calls the nodes. `nodes`: how many it has.
     """
 
     words: tuple[str, ...]
@@ -45,6 +45,7 @@ class CellJob:
     index: int
     since: float | None
     machine: str | None
+    nodes: int = 1
 
     def __call__(self) -> int:
         """Run the cell; return the exit code of its zoo-bench."""
@@ -60,7 +61,8 @@ class CellJob:
         if self.since is not None and again:  # a training that was begun must not begin anew
             words += (SINCE, repr(self.since))
         with _noted() as seen:
-            code = _run(words, self.workspace, f"{_job_id()} on {node}", seen)
+            job = allocation.environment(f"{_job_id()} on {node}", self.nodes)
+            code = _run(words, self.workspace, job, seen)
             handler = seen.handlers[NOTICE]
         if NOTICE in seen.signals or (signal.SIGTERM in seen.signals and _still_running()):
             return self._queue_again(handler, began, code)
@@ -108,12 +110,15 @@ def _noted() -> Iterator[_Seen]:
             signal.signal(number, handler)
 
 
-def _run(words: tuple[str, ...], workspace: str, job: str, seen: _Seen) -> int:
-    """Run zoo-bench to its end, which a signal brings on: then it is interrupted, once, and waited for."""
+def _run(words: tuple[str, ...], workspace: str, job: Mapping[str, str], seen: _Seen) -> int:
+    """Run zoo-bench to its end, which a signal brings on: then it is interrupted, once, and waited for.
+
+    `job`: the variables that tell it where it is.
+    """
     process = subprocess.Popen(
         words,
         cwd=workspace,
-        env={**os.environ, SLURM_JOB: job},
+        env={**os.environ, **job},
         stdin=subprocess.DEVNULL,
         preexec_fn=_unheard,
     )

@@ -21,7 +21,8 @@ OWN_OPTIONS = {
     "array": "max_running",
     "cpus-per-task": "cpus",
     "gpus-per-node": "gpu_kind",
-    **dict.fromkeys(("job-name", "output", "error", "open-mode", "requeue", "nodes", "ntasks", "ntasks-per-node")),
+    "nodes": "nodes",
+    **dict.fromkeys(("job-name", "output", "error", "open-mode", "requeue", "ntasks", "ntasks-per-node")),
 }
 
 
@@ -46,7 +47,8 @@ class Slurm(Strict):
     qos: Word | None = None
     constraint: Word | None = Field(default=None, description="features that a node must have: v100&nvlink")
     gpu_kind: Word | None = Field(default=None, description="the kind of GPU, as the cluster calls it: v100")
-    cpus: Positive | None = Field(default=None, description="processors for each job")
+    nodes: Positive = Field(default=1, description="how many nodes share one cell, and its GPUs evenly")
+    cpus: Positive | None = Field(default=None, description="processors for each job, on each of its nodes")
     extra: Options = Field(default={}, description="more options of sbatch by their long names: {mem: 64G}")
     setup: tuple[Line, ...] = Field(default=(), description="shell lines that a job begins with: module load cuda")
     max_running: Positive | None = Field(default=None, description="how many jobs of an array run at once")

@@ -92,6 +92,7 @@ class Submitter:
             index=index,
             since=batch.submitted_unix_s if asked.force else None,
             machine=self.session.machine.name,
+            nodes=self.section.nodes,
         )
 
 
@@ -120,17 +121,22 @@ def _passed_on(asked: Asked) -> list[str]:
 
 def parameters(section: Slurm, batch: Batch, gpus: int) -> dict[str, Any]:
     """Return what a batch asks of Slurm, by submitit's names."""
-    kind = f"{section.gpu_kind}:" if section.gpu_kind else ""
+    kind, each = f"{section.gpu_kind}:" if section.gpu_kind else "", gpus // section.nodes
+    # The worker starts what runs on the other nodes. Newer versions of srun take over nothing of what sbatch was told
+    # about processors.
+    first = ["--nodes=1", "--ntasks=1"] if section.nodes > 1 else []
+    step = [*first, *([f"--cpus-per-task={section.cpus}"] if section.cpus else [])]
     chosen = {
         "partition": section.partition,
         "account": section.account,
         "qos": section.qos,
         "constraint": section.constraint,
         "cpus_per_task": section.cpus,
-        "gpus_per_node": f"{kind}{gpus}" if gpus else None,
+        "nodes": section.nodes if section.nodes > 1 else None,
+        "ntasks_per_node": 1 if section.nodes > 1 else None,
+        "gpus_per_node": f"{kind}{each}" if each else None,
         "setup": list(section.setup) or None,
-        # Newer versions of srun take over nothing of what sbatch was told about processors.
-        "srun_args": [f"--cpus-per-task={section.cpus}"] if section.cpus else None,
+        "srun_args": step or None,
     }
     return {
         **{name: value for name, value in chosen.items() if value is not None},
