@@ -1,9 +1,10 @@
 """Twenty cells of the fake backend and a real smoke cell on a real Slurm, with all that may come between.
 
-The real cell is trained on two nodes together, joined by gloo. The cluster is that of the tests: munged, slurmctld and two slurmd on loopback. While the cells run, the controller is
-killed and started again, an urgent job preempts those that run, and one job is killed with all its processes. Then
-every cell must have succeeded, exactly once, with a record of each run that was broken off. Exits with 1 where that is
-not so. Needs root and Slurm (tools/install_slurm.sh); the real cell's environment is built in the checkout.
+The real cell is trained on two nodes together, joined by gloo. The cluster is that of the tests: munged, slurmctld and
+two slurmd on loopback. While the cells run, the controller is killed and started again, an urgent job preempts those
+that run, and one job is killed with all its processes. Then every cell must have succeeded, exactly once, with a record of
+each run that was broken off. Exits with 1 where that is not so. Needs root and Slurm (tools/install_slurm.sh); the real
+cell's environment is built in the checkout.
 
     python benchmarks/slurm.py [--cell CELL]
 """
