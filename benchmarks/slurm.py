@@ -2,9 +2,9 @@
 
 The real cell is trained on two nodes together, joined by gloo. The cluster is that of the tests: munged, slurmctld and
 two slurmd on loopback. While the cells run, the controller is killed and started again, an urgent job preempts those
-that run, and one job is killed with all its processes. Then every cell must have succeeded, exactly once, with a record of
-each run that was broken off. Exits with 1 where that is not so. Needs root and Slurm (tools/install_slurm.sh); the real
-cell's environment is built in the checkout.
+that run, and one job is killed with all its processes. Then every cell must have succeeded, exactly once, with a record
+of each run that was broken off. Exits with 1 where that is not so. Needs root and Slurm (tools/install_slurm.sh); the
+real cell's environment is built in the checkout.
 
     python benchmarks/slurm.py [--cell CELL]
 """

@@ -177,8 +177,9 @@ class Cluster:
         self.call("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
 
     def mend(self, node: str) -> None:
-        """Let a node be up again."""
-        self.call("scontrol", "update", f"NodeName={node}", "State=RESUME")
+        """Let a node be up again; it may be so by itself, since its daemon has never gone."""
+        with contextlib.suppress(AssertionError):
+            self.call("scontrol", "update", f"NodeName={node}", "State=RESUME")
         _until(self._idle, f"{node} idle")
 
     def stop(self) -> None:

@@ -102,6 +102,12 @@ def running(cluster: Cluster) -> list[str]:
     return cluster.call("squeue", "--noheader", "--array", "--states=RUNNING", "--partition=one", "--format=%i").split()
 
 
+def begun(zoo: Zoo, cluster: Cluster) -> list[str]:
+    """Those of the running jobs that have printed something."""
+    logs = {job: next(zoo.root.glob(f".zoo-bench/slurm/*/{job}_0_log.out"), None) for job in running(cluster)}
+    return [job for job, log in logs.items() if log and "[1/1]" in log.read_text()[-2000:]]
+
+
 def long(zoo: Zoo, iteration_s: float = 0.2) -> None:
     """Let every cell train for 30 iterations, each of which can be resumed from."""
     values = {"options": {"iteration_s": iteration_s}, "runtime": {"checkpoint_interval": 1}}
@@ -138,8 +144,8 @@ def test_nothing_is_lost_in_a_restart_a_preemption_and_a_killed_job(fleet: Zoo, 
     whole_node = ("--nodelist=zoo1", "--gres=gpu:8", "--output=/dev/null", "--wrap=sleep 1")
     cluster.call("sbatch", "--partition=urgent", *whole_node)
     until(lambda: "interrupted" in [record.status for record in fleet.records], fleet)
-    until(lambda: running(cluster), fleet)
-    victim = running(cluster)[-1]
+    until(lambda: begun(fleet, cluster), fleet)
+    victim = begun(fleet, cluster)[-1]
     cluster.kill(victim)
 
     assert ended(fleet, second) == 1, said(fleet)
@@ -171,17 +177,14 @@ def test_a_job_that_is_told_to_end_is_queued_again_and_goes_on_from_its_checkpoi
 
 
 def test_a_forced_run_goes_on_after_a_requeue_and_does_not_begin_anew(fleet: Zoo, cluster: Cluster) -> None:
-    assert fleet.call("run", *ONE).returncode == 0
-    assert fleet.call("run", "--executor", "slurm", *ONE).returncode == 0
-    assert len(fleet.records) == 1
-    long(fleet)
+    long(fleet, iteration_s=0.15)
     assert fleet.call("run", *ONE).returncode == 0
     controller = start(fleet, "--force", *ONE)
-    until(lambda: len(list(fleet.root.glob("results/runs/*/events.jsonl"))) == 3 and len(trained(fleet, 5)) == 3, fleet)
+    until(lambda: len(trained(fleet, 5)) == 2, fleet)
     (job,) = jobs(cluster)
     cluster.call("scontrol", "requeue", job)
     assert ended(fleet, controller) == 0, said(fleet)
-    assert [record.status for record in fleet.records] == ["succeeded", "succeeded", "interrupted", "succeeded"]
+    assert [record.status for record in fleet.records] == ["succeeded", "interrupted", "succeeded"]
     assert resumed(fleet, fleet.records[-1]) >= 4
 
 
