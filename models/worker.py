@@ -7,14 +7,15 @@ The protocol (version 1)
 The harness starts ``PYTHON -m models.<backend>.<module> --job JOB.json`` in the folder that holds ``models/``.
 
 JOB.json: ``protocol`` (1), ``run_id``, ``cell`` (every value resolved), ``phases`` (of train, infer, evaluate),
-``dataset`` (``train`` and ``val``, each ``images`` and ``annotations``), ``devices`` (``["cpu"]`` or
-``["gpu:0", ...]``), ``checkpoint`` (a file to load in place of training, or null) and ``paths`` (``output``,
-``events``, ``model``, ``detections``, ``enough``, ``checkpoints``, ``index``) and ``trial``. A file ``enough`` appears
-when more training iterations would tell nothing new: training then ends within a few. ``checkpoints`` is a folder for
-the states from which an interrupted training of the same cell can be resumed; what lies there is resumed from, by a
-worker that can. ``index`` is a folder for what was made of annotation files (models/index.py): all runs share it, so it
-may be there already, or be in use by another process. With ``trial`` true the job only tries whether the cell would
-run: it trains on the largest images.
+``dataset`` (``train`` and ``val``, each ``images`` and ``annotations``), ``nodes`` (machines that share the job; more
+than 1 only for a backend that offers it), ``devices`` (of this machine: ``["cpu"]`` or ``["gpu:0", ...]``),
+``checkpoint`` (a file to load in place of training, or null) and ``paths`` (``output``, ``events``, ``model``,
+``detections``, ``enough``, ``checkpoints``, ``index``) and ``trial``. A file ``enough`` appears when more training
+iterations would tell nothing new: training then ends within a few. ``checkpoints`` is a folder for the states from
+which an interrupted training of the same cell can be resumed; what lies there is resumed from, by a worker that can.
+``index`` is a folder for what was made of annotation files (models/index.py): all runs share it, so it may be there
+already, or be in use by another process. With ``trial`` true the job only tries whether the cell would run: it trains
+on the largest images.
 
 The worker answers with one JSON object a line in ``paths.events``, never on stdout, where frameworks print. Every
 event has ``event``, ``time_s`` (monotonic), ``unix_s`` and ``protocol``. Seconds and bytes everywhere:

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from zoo_bench.adapters import find_adapter
 from zoo_bench.addresses import InsidePath
 from zoo_bench.errors import ConfigError, nearest
-from zoo_bench.recipe import PHASES, Count, Name, Phase, Precision, Strict
+from zoo_bench.recipe import PHASES, Count, Name, Phase, Positive, Precision, Strict
 from zoo_bench.workspace import Workspace, bundled_root
 from zoo_bench.yamlfile import load_model
 
@@ -37,7 +37,8 @@ class Offers(Strict):
     detectors: tuple[Name, ...] = Field(min_length=1)
     backbones: tuple[Name, ...] = Field(min_length=1)
     precisions: tuple[Precision, ...] = Field(min_length=1)
-    max_gpus: Count = Field(description="0: the CPU alone")
+    max_gpus: Count = Field(description="of one machine; 0: the CPU alone")
+    max_nodes: Positive = Field(default=1, description="machines that can share a cell, as jobs of a Slurm cluster")
 
 
 class Variant(Strict):

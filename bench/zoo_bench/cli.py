@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -53,6 +54,11 @@ data_app = typer.Typer(no_args_is_help=True, help="Make and check datasets.")
 app.add_typer(data_app, name="data")
 
 
+class _Executor(str, Enum):
+    local = "local"
+    slurm = "slurm"
+
+
 @app.command()
 def run(
     root: Root = None,
@@ -71,20 +77,29 @@ def run(
     no_trial: Annotated[
         bool, typer.Option("--no-trial", help="Start long cells without trying every cell for 20 iterations first.")
     ] = False,
+    executor: Annotated[
+        _Executor,
+        typer.Option("--executor", help="Where cells run: here, or each as a job of a Slurm cluster."),
+    ] = _Executor.local,
+    since: Annotated[float | None, typer.Option("--since", hidden=True)] = None,
 ) -> int:
     """Run every cell that is not fresh, and keep a record of each. Run it again to go on where it stopped.
 
     Ctrl-C stops the running cell cleanly and leaves its record. A training that was interrupted goes on after its last
     checkpoint. Where one is long, all cells are tried first for a minute, and what would fail is listed.
 
+    With `--executor slurm` each cell is submitted as a job, as `slurm:` in matrix.yaml says. Ctrl-C cancels the jobs;
+    SIGTERM, or closing the terminal, leaves them, and the same call follows them again.
+
     Measure a model you have: `zoo-bench run --phases infer,evaluate --checkpoint model.safetensors --select CELL`.
     """
     from zoo_bench.commands.run import run as command
     from zoo_bench.session import Asked
 
-    asked = Asked(root, matrix, profile, select, skip, gpus, phases, checkpoint, force, allow_noisy, accepted, repeat)
+    chosen = (root, matrix, profile, select, skip, gpus, phases, checkpoint)
+    asked = Asked(*chosen, force, allow_noisy, accepted, repeat, since)
     # Its code says how the cells ended, also when nobody reads the table.
-    raise typer.Exit(command(asked, dry_run=dry_run, trial=not no_trial))
+    raise typer.Exit(command(asked, dry_run=dry_run, trial=not no_trial, executor=executor.value))
 
 
 @app.command()

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from zoo_bench.addresses import HUB, Address, InsidePath, Url, is_inside
 from zoo_bench.errors import ConfigError, nearest
+from zoo_bench.executors.slurm.section import Slurm
 from zoo_bench.recipe import Count, Fraction, Name, PartialSchedule, PartialValues, Precision, Seed, Strict
 
 # Of COCO AP as a fraction. An evaluation of one model gives the same but for the order of sums: what differs by more
@@ -193,6 +194,7 @@ class Matrix(Strict):
     target: Target
     publish: Publish | None = None
     check: Check = Check()
+    slurm: Slurm | None = None
     datasets: dict[Name, Dataset] = Field(min_length=1)
     detectors: dict[Name, Detector] = Field(min_length=1)
     backbones: dict[Name, Backbone] = Field(min_length=1)

@@ -47,12 +47,13 @@ def machine_name(record: Record) -> str:
 
 
 def gpus_used(record: Record) -> list[str]:
-    """Return the names of the GPUs that a run used, one a GPU."""
-    count = int(record.cell["gpus"])
+    """Return the names of the GPUs that a run used, one a GPU; of several nodes all are taken to be like the first."""
+    nodes = int(record.machine.get("nodes") or 1)
+    count = int(record.cell["gpus"]) // nodes
     gpus = record.machine.get("gpus", ())
     seen = [gpu.index for gpu in record.measurements.memory.gpus] if record.measurements.memory else []
     mine = [gpu for gpu in gpus if gpu.get("index") in seen]
-    return _names(mine if len(mine) == count else gpus[:count])
+    return nodes * _names(mine if len(mine) == count else gpus[:count])
 
 
 def gpu_lines(record: Record) -> list[str]:
@@ -158,6 +159,7 @@ def _hardware(record: Record) -> dict[str, str]:
         "GPUs": ", ".join(gpu_lines(record)),
         "CPU": cpu_line(record),
         "interconnect": interconnect(record),
+        "nodes": str(record.machine.get("nodes") or ""),
     }
 
 

@@ -121,6 +121,33 @@ def record_without_job(planned: PlannedCell, run_id: str, setting: Setting) -> R
     )
 
 
+def record_of_lost(
+    planned: PlannedCell,
+    run_id: str,
+    setting: Setting,
+    *,
+    status: Status,
+    reason: str,
+    log: Path,
+    started_unix_s: float | None = None,
+    duration_s: float = 0.0,
+) -> Record:
+    """Return the record of a run that nothing is known of but how it ended: nothing was measured.
+
+    `started_unix_s`: None where it has not begun.
+    """
+    return _written(
+        planned,
+        setting,
+        _Told(status, printable(reason), None),
+        run_id=run_id,
+        files={"log": os.path.relpath(log, setting.workspace.root)},
+        command=(),
+        started_unix_s=time.time() if started_unix_s is None else started_unix_s,
+        took_s=duration_s,
+    )
+
+
 def _record(planned: PlannedCell, job: Job, outcome: Outcome, setting: Setting, told: _Told) -> Record:
     files = {"log": job.paths.log, "events": job.paths.events, "samples": job.paths.samples}
     for name, path in (("detections", job.paths.detections), ("stacks", job.paths.stacks)):

@@ -48,6 +48,7 @@ class Asked:
     allow_noisy: bool = False
     accepted: bool = False
     repeat: int = 1
+    since: float | None = None
 
 
 def _to_stderr(warning: str) -> None:
@@ -232,6 +233,7 @@ class Session:
         return Request(
             phases=parse_phases(self.asked.phases),
             force=self.asked.force,
+            since=self.asked.since,
             checkpoint=self._given_checkpoint,
             accepted=self._accepted_models if self.asked.accepted else {},
             available=frozenset(file for file in left_behind if (self.workspace.root / file).is_file()),
