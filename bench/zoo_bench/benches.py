@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from zoo_bench import preflight
+from zoo_bench import allocation, preflight
 from zoo_bench.backends import Backend
 from zoo_bench.datasets.locate import prepare
 from zoo_bench.display import bar
@@ -42,7 +42,7 @@ def prepare_benches(
         backend = session.backend(cell.cell)
         environment = _environment(session, backend, left, console)
         commands[cell.cell.id] = Bench(
-            command=(str(environment.python), "-m", backend.spec.run),
+            command=backend.worker(environment.python),
             folder=backend.root,
             dataset=session.dataset(cell.cell),
             candidates=usable_gpus(machine),
@@ -75,7 +75,7 @@ def make_setting(session: Session, machine: MachineInfo) -> Setting:
         workspace=session.workspace,
         store=session.store,
         profile=session.profile,
-        machine=machine.model_dump(mode="json"),
+        machine=machine.model_dump(mode="json") | ({"nodes": count} if (count := allocation.nodes()) > 1 else {}),
         scorer=session.matrix.scorer,
         given_model=given.absolute() if given else None,
         revision=revision(session.workspace.root),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -53,6 +54,11 @@ data_app = typer.Typer(no_args_is_help=True, help="Make and check datasets.")
 app.add_typer(data_app, name="data")
 
 
+class _Executor(str, Enum):
+    local = "local"
+    slurm = "slurm"
+
+
 @app.command()
 def run(
     root: Root = None,
@@ -71,20 +77,29 @@ def run(
     no_trial: Annotated[
         bool, typer.Option("--no-trial", help="Start long cells without trying every cell for 20 iterations first.")
     ] = False,
+    executor: Annotated[
+        _Executor,
+        typer.Option("--executor", help="Where cells run: here, or each as a job of a Slurm cluster."),
+    ] = _Executor.local,
+    since: Annotated[float | None, typer.Option("--since", hidden=True)] = None,
 ) -> int:
     """Run every cell that is not fresh, and keep a record of each. Run it again to go on where it stopped.
 
     Ctrl-C stops the running cell cleanly and leaves its record. A training that was interrupted goes on after its last
     checkpoint. Where one is long, all cells are tried first for a minute, and what would fail is listed.
 
+    With `--executor slurm` each cell is submitted as a job, as `slurm:` in matrix.yaml says. Ctrl-C cancels the jobs;
+    SIGTERM, or closing the terminal, leaves them, and the same call follows them again.
+
     Measure a model you have: `zoo-bench run --phases infer,evaluate --checkpoint model.safetensors --select CELL`.
     """
     from zoo_bench.commands.run import run as command
     from zoo_bench.session import Asked
 
-    asked = Asked(root, matrix, profile, select, skip, gpus, phases, checkpoint, force, allow_noisy, accepted, repeat)
+    chosen = (root, matrix, profile, select, skip, gpus, phases, checkpoint)
+    asked = Asked(*chosen, force, allow_noisy, accepted, repeat, since)
     # Its code says how the cells ended, also when nobody reads the table.
-    raise typer.Exit(command(asked, dry_run=dry_run, trial=not no_trial))
+    raise typer.Exit(command(asked, dry_run=dry_run, trial=not no_trial, executor=executor.value))
 
 
 @app.command()
@@ -411,6 +426,84 @@ def doctor(
     from zoo_bench.session import Asked
 
     return command(Asked(root, matrix), fix=fix)
+
+
+@app.command()
+def init(
+    root: Annotated[Path, typer.Option(help="The repository.", show_default="this folder")] = Path(),
+    backend: Annotated[
+        str | None, typer.Option(help="What your trainer is called. Default: the folder's name.", show_default=False)
+    ] = None,
+    script: Annotated[
+        str | None, typer.Option(help="Your training script. Default: looked for.", show_default=False)
+    ] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="Reads what it logs. Default: told from logs or imports.", show_default=False)
+    ] = None,
+) -> int:
+    """Make an existing repository a zoo: matrix.yaml, a backend that starts your script, a nightly workflow."""
+    from zoo_bench.commands.init import init as command
+
+    return command(root, backend, script, adapter)
+
+
+@app.command("import")
+def import_(
+    adapter: Annotated[str, typer.Argument(help="gluoncv, mmdet, detectron2, mllog, regex, or metafile.")],
+    files: Annotated[list[Path], typer.Argument(help="Logs, each of one run (.gz too); or metafile.yml files.")],
+    root: Root = None,
+    matrix: MatrixFile = None,
+    profile: ProfileName = None,
+    backend: Annotated[
+        str | None, typer.Option(help="First part of the cells' ids. Default: the adapter's name.", show_default=False)
+    ] = None,
+    detector: Annotated[
+        str | None, typer.Option(help="Where the files do not tell: mask-rcnn_fpn.", show_default=False)
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="Where the files do not tell: r50.", show_default=False)] = None,
+    schedule: Annotated[str | None, typer.Option(help="Where the files do not tell: 1x.", show_default=False)] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="What was trained and evaluated on. Default: the matrix's.", show_default=False)
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=0, help="Where the files do not tell: how many.", show_default=False)
+    ] = None,
+    images_per_gpu: Annotated[
+        int | None, typer.Option(min=1, help="Where the files do not tell.", show_default=False)
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="Of the whole training, where the files do not tell.", show_default=False)
+    ] = None,
+    pattern: Annotated[
+        list[str] | None,
+        typer.Option(help="For regex: EVENT=PATTERN, such as 'step=iter (?P<iteration>\\d+)'.", show_default=False),
+    ] = None,
+    one_run: Annotated[bool, typer.Option("--one-run", help="All files are parts of one run, in this order.")] = False,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="For metafile: the README to compare with. Default: the one beside it.", show_default=False),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be imported, and keep nothing.")] = False,
+) -> int:
+    """Turn finished runs of other trainers into records, which `render` shows beside your own and marks as imported.
+
+    `zoo-bench import mmdet work_dirs/mask_rcnn/*.log.json`, then `zoo-bench render --backend torchvision,mmdet`.
+    """
+    from zoo_bench.commands.import_runs import Wanted, import_runs
+    from zoo_bench.session import Asked, Session
+
+    told = {
+        "detector": detector,
+        "backbone": backbone,
+        "schedule": schedule,
+        "dataset": dataset,
+        "gpus": gpus,
+        "images_per_gpu": images_per_gpu,
+        "recipe.lr_schedule.iterations": iterations,
+    }
+    facts = {name: value for name, value in told.items() if value is not None}
+    wanted = Wanted(adapter, tuple(files), facts, tuple(pattern or ()), backend, one_run, table, dry_run)
+    return import_runs(Session.open(Asked(root, matrix, profile)), wanted)
 
 
 @data_app.command("shapes")

@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from zoo_bench import allocation
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+FROM_TERMINAL = "stopped from the terminal"
 
 
 class Interrupted(BaseException):
@@ -18,10 +21,17 @@ class Interrupted(BaseException):
 
 
 class Presses:
-    """How often the user, or the system, has asked to stop."""
+    """How often the user, or the system, has asked to stop. `from_terminal`: by Ctrl-C, once at least."""
 
     def __init__(self) -> None:
         self.count = 0
+        self.from_terminal = False
+
+
+def stopper() -> str:
+    """Say who has stopped a run, when somebody has: on a cluster it is no terminal."""
+    job = allocation.job()
+    return f"stopped by Slurm: job {job} was preempted, out of time, requeued or cancelled" if job else FROM_TERMINAL
 
 
 def raise_on_signals() -> None:
@@ -34,8 +44,9 @@ def held_back() -> Iterator[Presses]:
     """Count the signals that ask to stop, in place of what they did before. For the main thread only."""
     presses = Presses()
 
-    def press(_number: int, _frame: object) -> None:
+    def press(number: int, _frame: object) -> None:
         presses.count += 1
+        presses.from_terminal |= number == signal.SIGINT
 
     before = _handle(press)
     try:
@@ -43,6 +54,16 @@ def held_back() -> Iterator[Presses]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Let the signals that ask to stop wait meanwhile, also for processes that are started: short ones alone."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _handle(handler: Callable[[int, object], None]) -> dict[signal.Signals, Any]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zoo_bench import allocation
 from zoo_bench.backends import worker_variables
 from zoo_bench.cell import Cell
 from zoo_bench.errors import StoreError
@@ -127,6 +128,7 @@ class Job:
             "cell": self.cell.resolved(),
             "phases": list(self.phases),
             "dataset": {"name": self.dataset.name, **splits},
+            "nodes": allocation.nodes(),
             "devices": [f"gpu:{index}" for index in range(len(self.gpus))] or ["cpu"],
             "checkpoint": str(self.checkpoint) if self.checkpoint else None,
             "paths": {

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from zoo_bench.addresses import HUB, Address, InsidePath, Url, is_inside
 from zoo_bench.errors import ConfigError, nearest
+from zoo_bench.executors.slurm.section import Slurm
 from zoo_bench.recipe import Count, Fraction, Name, PartialSchedule, PartialValues, Precision, Seed, Strict
 
 # Of COCO AP as a fraction. An evaluation of one model gives the same but for the order of sums: what differs by more
@@ -193,6 +194,7 @@ class Matrix(Strict):
     target: Target
     publish: Publish | None = None
     check: Check = Check()
+    slurm: Slurm | None = None
     datasets: dict[Name, Dataset] = Field(min_length=1)
     detectors: dict[Name, Detector] = Field(min_length=1)
     backbones: dict[Name, Backbone] = Field(min_length=1)
@@ -214,6 +216,14 @@ class Matrix(Strict):
         if chosen not in self.profiles:
             raise ConfigError(f"--profile {chosen}: no such profile in the matrix", nearest(chosen, self.profiles))
         return chosen, self.profiles[chosen]
+
+    def detector_title(self, name: str) -> str:
+        """Return the heading of a detector's table; of one that only an imported run has, its name."""
+        return self.detectors[name].title if name in self.detectors else name
+
+    def backbone_title(self, name: str) -> str:
+        """Return what a table calls a backbone; one that only an imported run has, by its name."""
+        return self.backbones[name].title if name in self.backbones else name
 
 
 def json_schema() -> dict[str, Any]:

@@ -22,7 +22,7 @@ def judge(outcome: Outcome, phases: Sequence[Phase]) -> tuple[Status, str]:
     if outcome.overdue:  # also where somebody lost patience while it was being ended
         return outcome.overdue.status, outcome.overdue.reason
     if outcome.interrupted:
-        return "interrupted", "stopped from the terminal"
+        return "interrupted", outcome.stopper
     if outcome.protocol_problem:
         return "failed", outcome.protocol_problem
     error = next((event for event in reversed(outcome.events) if event.name == "error"), None)

@@ -54,16 +54,27 @@ class PlannedCell:
 class Request:
     """What the user asked for beyond the cells.
 
-    `accepted`: by cell id, the model of the baseline that is to be measured. `available` names the checkpoint files
-    that still exist, `destination` says where models are published now.
+    `since`: of a forced call that goes on, when it began (Unix seconds): what was done after that is done. `accepted`:
+    by cell id, the model of the baseline that is to be measured. `available` names the checkpoint files that still
+    exist, `destination` says where models are published now.
     """
 
     phases: tuple[Phase, ...] | None = None
     force: bool = False
+    since: float | None = None
     checkpoint: Checkpoint | None = None
     accepted: Mapping[str, Checkpoint] = field(default_factory=dict)
     available: frozenset[str] = frozenset()
     destination: Destination | None = None
+
+    @property
+    def anew(self) -> bool:
+        """Whether everything is to be run again, from its beginning."""
+        return self.force and self.since is None
+
+    def counts(self, run: Summary | None) -> bool:
+        """Tell whether a phase is done that this run has done last; None: none has."""
+        return run is not None and (self.since is None or run.started_unix_s >= self.since)
 
     def given(self, cell: Cell) -> Checkpoint | None:
         """Return the model that a cell is to be measured with, whatever it has trained itself."""
@@ -138,7 +149,7 @@ def _plan_cell(cell: Cell, inputs: Inputs, earlier: Runs, request: Request) -> P
     same = [run for run in earlier.summaries if run.fingerprint == mark and not _spoiled(run, cell)]
     wanted = request.phases or cell.phases
     done = _done(same, request.destination)
-    left = wanted if request.force else tuple(phase for phase in wanted if phase not in done)
+    left = wanted if request.anew else tuple(phase for phase in wanted if not request.counts(done.get(phase)))
     if wanted == ("publish",) and "train" not in done:  # what was trained is published, and the others are not begun
         return PlannedCell(cell, inputs, mark, (), "not published: not trained yet", None, unpublished=True)
     trained = done.get("train") if given is None else None
@@ -160,7 +171,7 @@ def _plan_cell(cell: Cell, inputs: Inputs, earlier: Runs, request: Request) -> P
     if "train" in left and "train" in done and not request.force:
         reason = f"the model of run {done['train'].run_id} is gone"
     log = trained.log if trained else None
-    return PlannedCell(cell, inputs, mark, left, reason, checkpoint if left else None, log, request.force)
+    return PlannedCell(cell, inputs, mark, left, reason, checkpoint if left else None, log, request.anew)
 
 
 def _spoiled(run: Summary, cell: Cell) -> bool:

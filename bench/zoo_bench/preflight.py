@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from zoo_bench import allocation
 from zoo_bench.cell import Cell, expand
 from zoo_bench.datasets.locate import locate, missing
 from zoo_bench.environments import environment_status
@@ -17,13 +18,16 @@ AMPERE = 8
 Need = tuple[Cell, tuple[Phase, ...]]
 
 
-def needs_of(cells: Iterable[Cell]) -> list[Need]:
-    """Return the cells with all their phases, as if nothing had been run yet."""
-    return [(cell, cell.phases) for cell in cells]
+def needs_of(session: Session, cells: Iterable[Cell]) -> list[Need]:
+    """Return the cells with all the phases that their backends can do, as if nothing had been run yet."""
+    return [(cell, session.as_offered(cell).phases) for cell in cells]
 
 
-def check(session: Session, needs: Sequence[Need], machine: MachineInfo) -> None:
-    """Raise PreflightError when some cell's phases could not run here, naming the profiles that would."""
+def check(session: Session, needs: Sequence[Need], machine: MachineInfo | None) -> None:
+    """Raise PreflightError when some cell's phases could not run here, naming the profiles that would.
+
+    `machine`: None where the cells run on others, of which nothing is known yet.
+    """
     if session.destination is None and any("publish" in phases for _, phases in needs):
         raise ConfigError(
             "phase publish: matrix.yaml does not say where to", "add `publish: {address: ..., url: ...}` to it"
@@ -42,16 +46,16 @@ def check(session: Session, needs: Sequence[Need], machine: MachineInfo) -> None
     )
 
 
-def fitting_profiles(session: Session, machine: MachineInfo) -> list[str]:
+def fitting_profiles(session: Session, machine: MachineInfo | None) -> list[str]:
     """Return the profiles of the matrix whose cells could all run here."""
     return [
         name
         for name in session.matrix.profiles
-        if not shortcomings(session, needs_of(expand(session.matrix, name)), machine)
+        if not shortcomings(session, needs_of(session, expand(session.matrix, name)), machine)
     ]
 
 
-def fitting_backends(session: Session, needs: Iterable[Need], machine: MachineInfo) -> list[str]:
+def fitting_backends(session: Session, needs: Iterable[Need], machine: MachineInfo | None) -> list[str]:
     """Return the backends whose cells among `needs` could all run here."""
     by_backend: dict[str, list[Need]] = {}
     for cell, phases in needs:
@@ -64,28 +68,31 @@ def only(backends: Sequence[str]) -> str:
     return f"--select '{' '.join(f'backend={name}' for name in backends)}'"
 
 
-def shortcomings(session: Session, needs: Iterable[Need], machine: MachineInfo) -> list[str]:
+def shortcomings(session: Session, needs: Iterable[Need], machine: MachineInfo | None) -> list[str]:
     """Return what this machine or the backends lack for the cells' phases, each once."""
     found = (problem for cell, phases in needs for problem in _lacking(session, cell, phases, machine))
     return list(dict.fromkeys(found))
 
 
-def _lacking(session: Session, cell: Cell, phases: Sequence[Phase], machine: MachineInfo) -> Iterator[str]:
+def _lacking(session: Session, cell: Cell, phases: Sequence[Phase], machine: MachineInfo | None) -> Iterator[str]:
     if set(phases) & set(WORKER_PHASES):
-        yield from _hardware(cell, machine)
-        yield from _precision(cell, machine)
+        if machine is not None:
+            yield from _hardware(cell, machine)
+            yield from _precision(cell, machine)
         yield from _backend(session, cell)
+        yield from _phases(session, cell, phases)
+        yield from _nodes(session, cell, machine)
         yield from _dataset(session, cell, phases)
     if "publish" in phases:
         yield from _publish(session)
 
 
 def _hardware(cell: Cell, machine: MachineInfo) -> list[str]:
-    have = len(usable_gpus(machine))
-    if cell.gpus <= have:
+    have, wanted = len(usable_gpus(machine)), cell.gpus // allocation.nodes()
+    if wanted <= have:
         return []
     why = f" ({machine.nvml_problem})" if machine.nvml_problem else ""
-    return [f"{cell.gpus} GPUs are needed; this machine has {have or 'none'}{why}"]
+    return [f"{wanted} GPUs are needed; this machine has {have or 'none'}{why}"]
 
 
 def _precision(cell: Cell, machine: MachineInfo) -> list[str]:
@@ -115,10 +122,11 @@ def _backend(session: Session, cell: Cell) -> list[str]:
         )
         if wanted not in known
     ]
-    if cell.gpus > offers.max_gpus:
+    most = offers.max_gpus * offers.max_nodes
+    if cell.gpus > most:
         problems.append(
-            f"backend {backend.name} drives {offers.max_gpus} GPU(s) at most, and {cell.gpus} are asked for; "
-            f"with --gpus {offers.max_gpus} the batch is smaller, and the learning rate "
+            f"backend {backend.name} drives {most} GPU(s) at most, and {cell.gpus} are asked for; "
+            f"with --gpus {most} the batch is smaller, and the learning rate "
             f"{'stays' if cell.recipe.base_batch_size is None else 'and the schedule are scaled to it'}"
         )
     environment = environment_status(backend, session.workspace, session.machine)
@@ -131,6 +139,27 @@ def _backend(session: Session, cell: Cell) -> list[str]:
     if environment.lock is None and not environment.ready:
         problems.append(f"backend {backend.name}: {environment.detail}")
     return problems
+
+
+def _phases(session: Session, cell: Cell, phases: Sequence[Phase]) -> list[str]:
+    offered = session.backend(cell).spec.phases
+    return [
+        f"backend {cell.backend} cannot {phase}: it starts a trainer, which trains and evaluates in one go"
+        for phase in phases
+        if phase not in offered
+    ]
+
+
+def _nodes(session: Session, cell: Cell, machine: MachineInfo | None) -> list[str]:
+    """What is in the way of sharing a cell among several machines: those of a cluster alone can."""
+    here = session.matrix.slurm.nodes if machine is None and session.matrix.slurm else allocation.nodes()
+    offers = session.backend(cell).spec.offers
+    if here > offers.max_nodes:
+        return [f"backend {cell.backend} uses {offers.max_nodes} node(s) for a cell, and slurm.nodes is {here}"]
+    if cell.gpus % here:
+        return [f"{cell.gpus} GPUs cannot be shared evenly by {here} nodes"]
+    each = cell.gpus // here
+    return [] if each <= offers.max_gpus else [f"backend {cell.backend} drives {offers.max_gpus} GPUs of a machine"]
 
 
 def _publish(session: Session) -> list[str]:

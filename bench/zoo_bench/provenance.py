@@ -47,17 +47,20 @@ def machine_name(record: Record) -> str:
 
 
 def gpus_used(record: Record) -> list[str]:
-    """Return the names of the GPUs that a run used, one a GPU."""
-    count = int(record.cell["gpus"])
+    """Return the names of the GPUs that a run used, one a GPU; of several nodes all are taken to be like the first."""
+    nodes = int(record.machine.get("nodes") or 1)
+    count = int(record.cell["gpus"]) // nodes
     gpus = record.machine.get("gpus", ())
     seen = [gpu.index for gpu in record.measurements.memory.gpus] if record.measurements.memory else []
     mine = [gpu for gpu in gpus if gpu.get("index") in seen]
-    return _names(mine if len(mine) == count else gpus[:count])
+    return nodes * _names(mine if len(mine) == count else gpus[:count])
 
 
 def gpu_lines(record: Record) -> list[str]:
     """Say which GPUs a run used: ``8 NVIDIA Tesla V100 GPUs``, one line a kind."""
-    names = gpus_used(record)
+    names, count = gpus_used(record), int(record.cell["gpus"])
+    if not names and count:
+        return [f"{count} GPUs, of a kind that is not told"]
     return [gpus_text(names.count(name), name) for name in dict.fromkeys(names)] or ["No GPU"]
 
 
@@ -73,8 +76,10 @@ def gpus_text(count: int, name: str) -> str:
 
 
 def cpu_line(record: Record) -> str:
-    """Say which CPU a run used."""
-    return f"{record.machine.get('cpu', 'unknown CPU')}, {record.machine.get('cores', '?')} cores"
+    """Say which CPU a run used; empty where it is not known."""
+    if "cpu" not in record.machine:
+        return ""
+    return f"{record.machine['cpu']}, {record.machine.get('cores', '?')} cores"
 
 
 def ram_line(record: Record) -> str:
@@ -96,7 +101,7 @@ def versions(record: Record) -> dict[str, str]:
 
 def machine_line(record: Record) -> str:
     """Describe a machine in one line: its name, GPUs and CPU."""
-    return ", ".join([*filter(None, [machine_name(record)]), *gpu_lines(record), cpu_line(record)])
+    return ", ".join(filter(None, [machine_name(record), *gpu_lines(record), cpu_line(record)]))
 
 
 def revision_text(revision: Revision | None) -> str:
@@ -154,6 +159,7 @@ def _hardware(record: Record) -> dict[str, str]:
         "GPUs": ", ".join(gpu_lines(record)),
         "CPU": cpu_line(record),
         "interconnect": interconnect(record),
+        "nodes": str(record.machine.get("nodes") or ""),
     }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from zoo_bench.datasets.coco import file_sha256
 from zoo_bench.destination import Destination, Progress, PublishError, StoppedError
+from zoo_bench.interrupts import stopper
 from zoo_bench.model_file import HASH_DIGITS
 from zoo_bench.plan import PlannedCell
 from zoo_bench.privacy import public
@@ -32,7 +33,7 @@ def publication(planned: PlannedCell, run_id: str, setting: Setting, scratch: Pa
     try:
         changes = {"published": _published(planned, setting, scratch, progress), "phases_done": ("publish",)}
     except StoppedError:
-        changes = {"status": "interrupted", "reason": "publish: stopped from the terminal"}
+        changes = {"status": "interrupted", "reason": f"publish: {stopper()}"}
     except PublishError as error:
         changes = _failed(f"{error.message} ({error.hint})", setting)
     except Exception as error:  # noqa: BLE001 - whatever a storage's client does, the other cells are to be run

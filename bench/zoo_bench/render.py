@@ -102,11 +102,11 @@ def gather(
         ConfigError: the profile is unknown or lacks the backends, or no cell is selected.
     """
     name, _ = matrix.profile(options.profile)
-    layout = lay_out(matrix, options).narrowed(select)
+    layout = lay_out(matrix, options, runs).narrowed(select)
     columns = WITH_ENERGY if options.energy else COLUMNS
     rows = {cell.id: build_row(cell, name, runs, columns, options.memory) for cell in layout.cells}
     ground = Ground(
-        next((record for row in rows.values() for record in row.records), None),
+        next((record for row in rows.values() for record in row.records if record.origin is None), None),
         {backend: mine[0] for backend, mine in _used(layout, rows).items() if mine},
         runs.newest_drivers(),
         current or {},
@@ -184,11 +184,11 @@ class Tables:
 
     def section(self, detector: str, cells: Sequence[Cell]) -> Section:
         """Return one detector's table."""
-        declared = self.content.matrix.detectors[detector]
+        masks = any(cell.masks for cell in cells)
         columns = [
             column
             for column in COLUMN_HEADS
-            if (column != "mask_ap" or declared.masks) and (column != "energy" or self.content.options.energy)
+            if (column != "mask_ap" or masks) and (column != "energy" or self.content.options.energy)
         ]
         rows, on_host = [self.content.rows[cell.id] for cell in cells], are_on_host(cells)
         filled = {column for row in rows for column in row.sources}
@@ -197,7 +197,7 @@ class Tables:
         names = [*NAME_HEADS]
         names += [PRECISION_HEAD] if self.content.layout.with_precision else []
         names += [BACKEND_HEAD] if self.content.layout.mixed else []
-        return Section(declared.title, self.markup.table([*names, *heads], lines))
+        return Section(self.content.matrix.detector_title(detector), self.markup.table([*names, *heads], lines))
 
     def _head(self, column: Column, on_host: bool, filled: bool) -> str:
         text = HOST_MEMORY_HEAD if on_host and column == "memory" else COLUMN_HEADS[column]
@@ -219,7 +219,7 @@ class Tables:
         first = next((index for index, figure in enumerate(figures) if figure), 0)
         notes = (*remarks(row, self.content.ground), *said)
         figures[first] += "".join(self.notes.mark(self.markup.escape(text)) for text in notes)
-        names = [self.content.matrix.backbones[row.cell.backbone].title, row.cell.schedule]
+        names = [self.content.matrix.backbone_title(row.cell.backbone), row.cell.schedule]
         names += [row.cell.precision] if self.content.layout.with_precision else []
         names += [row.cell.backend] if self.content.layout.mixed else []
         return [*map(self.markup.escape, names), *figures]
@@ -245,6 +245,9 @@ def downloads(row: Row, available: Callable[[str], bool]) -> dict[str, str]:
         return {"model": row.published.model.url, "log": row.published.log.url}
     if record is None:
         return {}
+    if record.origin is not None:
+        published = {"model": record.origin.weights, "log": record.origin.log}
+        return {name: url for name, url in published.items() if url}
     checkpoint = record.checkpoint
     model = checkpoint.file if checkpoint and not checkpoint.given else ""
     files = {"model": model, "log": record.files.get("log", "")}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from zoo_bench import allocation
 from zoo_bench.destination import Progress, StoppedError
 from zoo_bench.events import Event
 from zoo_bench.executors.local import run_job
@@ -146,7 +147,7 @@ class Runner:
     @contextmanager
     def _gpus(self, planned: PlannedCell, presses: Presses) -> Iterator[tuple[int, ...] | None]:
         """Hold the GPUs that a cell needs, once they are free; None where Ctrl-C came before that."""
-        count = planned.cell.gpus if planned.worker_phases else 0
+        count = planned.cell.gpus // allocation.nodes() if planned.worker_phases else 0
         while not presses.count:
             self.setting.aside.look_again()
             found = self.leases.take(count, self.bench_of(planned).candidates if count else (), planned.cell.id)

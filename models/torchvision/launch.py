@@ -18,6 +18,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from models import worker
+from models.torchvision.nodes import Meeting, count_nodes, other_nodes
 from models.torchvision.short_logs import ShortLogs
 
 MODULE = "models.torchvision.rank"
@@ -49,21 +50,10 @@ def log_file(output: Path, rank: int) -> Path:
 def run_ranks(job: dict[str, Any], count: int, events: worker.EventWriter) -> None:
     """Run the job on ``count`` ranks to its end. Raises WorkerError with the failure that came first."""
     output = Path(job["paths"]["output"])
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=count,
-        run_id=job["run_id"],
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="localhost",
-        max_restarts=0,
-        logs_specs=DefaultLogsSpecs(log_dir=str(output)),  # its default is a new folder under /tmp, which it leaves
-    )
     logs = [log_file(output, number) for number in range(1, count)]
     try:
-        with ShortLogs(logs):
-            elastic_launch(config, sys.executable)("-m", MODULE, "--job", str(output / "job.json"))
+        with ShortLogs(logs), other_nodes(job, count) as meeting:
+            start_ranks(job, count, meeting)
     except SignalException as stop:
         raise worker.Stopped(int(stop.sigval)) from None
     except ChildFailedError as error:
@@ -71,6 +61,21 @@ def run_ranks(job: dict[str, Any], count: int, events: worker.EventWriter) -> No
         failure = first_failure(output, count, codes)
         events.phase = failure.phase
         raise worker.WorkerError(f"rank {failure.rank}: {failure.message}", failure.kind) from None
+
+
+def start_ranks(job: dict[str, Any], count: int, meeting: Meeting) -> None:
+    """Run this node's share of the ranks to their end; raises the launcher's own errors."""
+    output, nodes = Path(job["paths"]["output"]), count_nodes(job)
+    config = LaunchConfig(
+        min_nodes=nodes,
+        max_nodes=nodes,
+        nproc_per_node=count // nodes,
+        run_id=job["run_id"],
+        max_restarts=0,
+        logs_specs=DefaultLogsSpecs(log_dir=str(output)),  # its default is a new folder under /tmp, which it leaves
+        **meeting.options(job["cell"]["runtime"]["collective_timeout_s"]),
+    )
+    elastic_launch(config, sys.executable)("-m", MODULE, "--job", str(output / "job.json"))
 
 
 def first_failure(output: Path, count: int, codes: dict[int, int]) -> Failure:

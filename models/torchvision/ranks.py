@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from models import worker
+from models.torchvision.nodes import count_nodes
 
 T = TypeVar("T")
 CPU_RANKS = "cpu_ranks"
@@ -48,22 +49,24 @@ class Rank:
 
 
 def count_ranks(job: dict[str, Any]) -> int:
-    """One a GPU; on the CPU as many as ``options.cpu_ranks`` says (1), which share the batch.
+    """One a GPU of every node; on the CPU as many as ``options.cpu_ranks`` says (1), which share the batch.
 
     Raises WorkerError for an option that this worker lacks, or a batch that cannot be shared evenly.
     """
-    cell, devices = job["cell"], job["devices"]
+    cell, devices, nodes = job["cell"], job["devices"], count_nodes(job)
     options = cell["options"]
     unknown = [name for name in options if name != CPU_RANKS]
     if unknown:
         raise worker.WorkerError(f"unknown option {unknown[0]!r}; this worker has {CPU_RANKS}")
     if devices != ["cpu"]:
-        return len(devices)
+        return len(devices) * nodes
     count = options.get(CPU_RANKS, 1)
     if type(count) is not int or not 1 <= count <= MOST_CPU_RANKS:
         raise worker.WorkerError(f"options: {CPU_RANKS}: expected a count from 1 to {MOST_CPU_RANKS}, found {count!r}")
     if cell["images_per_gpu"] % count:
         raise worker.WorkerError(f"a batch of {cell['images_per_gpu']} images cannot be shared by {count} ranks")
+    if count % nodes:
+        raise worker.WorkerError(f"options: {CPU_RANKS}: {count} ranks cannot be shared evenly by {nodes} nodes")
     return count
 
 
@@ -76,7 +79,8 @@ class Group:
         if rank.count > 1:
             # Objects and waiting go over the CPU: a GPU that waits in NCCL keeps a processor busy.
             backend = "cpu:gloo,cuda:nccl" if rank.device.type == "cuda" else "gloo"
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine, whatever its name resolves to
+            if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
+                os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine, whatever its name resolves to
             dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
             self._waiting = dist.new_group(backend="gloo", timeout=PATIENCE)
 

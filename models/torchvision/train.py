@@ -72,10 +72,11 @@ def prepare_device(cell: dict[str, Any], devices: list[str], number: int, count:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    threads = cell["runtime"]["threads"] or (max(1, (os.cpu_count() or 1) // count) if count > 1 else None)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", count))  # of the ranks, those on this machine
+    threads = cell["runtime"]["threads"] or (max(1, (os.cpu_count() or 1) // here) if count > 1 else None)
     if threads:
         torch.set_num_threads(threads)
-    device = _device(devices[min(number, len(devices) - 1)])
+    device = _device(devices[number % len(devices)])  # every node has as many
     prepare_arithmetic(cell["precision"], device)
     return device
 

@@ -23,7 +23,7 @@ def render(asked: Asked, options: DocumentOptions) -> int:
     document = render_from(session, options, lambda file: (root / file).is_file())
     if options.plots:
         name = session.matrix.profile(options.profile)[0]
-        cells = lay_out(session.matrix, options).cells
+        cells = lay_out(session.matrix, options, session.runs).cells
         rows = [build_row(cell, name, session.runs) for cell in cells]
         plots.write(session.matrix, rows, root / options.plots)
         if not all(line in document for line in plots.markdown(rows, options.plots)):
@@ -46,6 +46,6 @@ def render_from(session: Session, options: DocumentOptions, available: Callable[
 
 def current_inputs(session: Session, options: DocumentOptions) -> dict[str, CurrentInputs]:
     """Return what the workers of a document's backends would be run from now, where staleness is to be marked."""
-    backends = lay_out(session.matrix, options).backends if options.stale_marks else ()
+    backends = lay_out(session.matrix, options, session.runs).backends if options.stale_marks else ()
     current = {backend: session.current(backend) for backend in backends}
     return {backend: inputs for backend, inputs in current.items() if inputs is not None}

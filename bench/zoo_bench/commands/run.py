@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
 
 from rich.console import Console
 
@@ -26,13 +28,19 @@ from zoo_bench.runner import Bench
 from zoo_bench.session import Asked, Session
 from zoo_bench.trial import Trials, refuse, try_cells, unreachable, wanted
 
+Executor = Literal["local", "slurm"]
 
-def run(asked: Asked, *, dry_run: bool, trial: bool = True) -> int:
+
+def run(asked: Asked, *, dry_run: bool, trial: bool = True, executor: Executor = "local") -> int:
     """Run the plan; 0 when every cell that was run succeeded. With `trial`, long cells are tried first.
 
     1 when one did not, 5 when one stayed quarantined and none did worse, 130 after Ctrl-C.
     """
     session = Session.open(asked)
+    if executor == "slurm":
+        from zoo_bench.executors.slurm import start  # submitit is not for those who run on one machine
+
+        start.check(session)
     planned = session.plan()
     if dry_run:
         return print_plan(session, planned)
@@ -47,7 +55,8 @@ def run(asked: Asked, *, dry_run: bool, trial: bool = True) -> int:
         console.print(f"nothing to do{again}", markup=False)
         return EXIT_OK
     machine = describe_machine(session.machine.name)
-    preflight.check(session, [(cell.cell, cell.phases) for cell in left], machine)
+    here = machine if executor == "local" else None
+    preflight.check(session, [(cell.cell, cell.phases) for cell in left], here)
     session.store.check(cell.cell.id for cell in left)
     try:
         benches = prepare_benches(session, left, machine, console)
@@ -55,10 +64,14 @@ def run(asked: Asked, *, dry_run: bool, trial: bool = True) -> int:
         console.print("interrupted; nothing was started", markup=False)
         return EXIT_INTERRUPTED
     setting = make_setting(session, machine)
-    if trial and _try(session, left, benches, setting, console):
+    if executor == "slurm":
+        # The machine of a record is the node, which nobody knows where no job has begun.
+        records, interrupted = start.run(session, left, replace(setting, machine={"name": machine.name}), console)
+    elif trial and _try(session, left, benches, setting, console):
         console.print("interrupted; nothing was started", markup=False)
         return EXIT_INTERRUPTED
-    records, interrupted = _run(session, left, benches, setting, console)
+    else:
+        records, interrupted = _run(session, left, benches, setting, console)
     print_runs(records, session.name)
     if interrupted:
         return EXIT_INTERRUPTED

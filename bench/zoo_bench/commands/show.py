@@ -191,8 +191,16 @@ def _train_detail(timing: TrainTiming) -> str:
         f"{timing.iterations_measured} of {timing.iterations_run - timing.resumed_at} iterations"
         f"{f' (resumed after {timing.resumed_at})' if timing.resumed_at else ''}, batch {timing.batch_size}, "
         f"ended by {ENDED_BY[timing.ended_by]}: "
-        f"median {median}, p10 {p10}, p90 {p90}; {percent(timing.data_share)} of the time waiting for data"
+        f"median {median}, p10 {p10}, p90 {p90}{_averaged(timing)}{_waiting(timing)}"
     )
+
+
+def _averaged(timing: TrainTiming) -> str:
+    return f" of means over {timing.averaged_over} iterations" if timing.averaged_over > 1 else ""
+
+
+def _waiting(timing: TrainTiming) -> str:
+    return "" if timing.data_share is None else f"; {percent(timing.data_share)} of the time waiting for data"
 
 
 def _infer_detail(timing: InferTiming) -> str:

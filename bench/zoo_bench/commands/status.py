@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rich.console import Console, Group, RenderableType
@@ -14,6 +14,7 @@ from rich.text import Text
 from zoo_bench.columns import Column
 from zoo_bench.display import format_s, plain_table, table_console
 from zoo_bench.errors import EXIT_OK, ZooBenchError
+from zoo_bench.executors.slurm.places import Place, places
 from zoo_bench.figures import figure
 from zoo_bench.locks import holder, is_held
 from zoo_bench.noise import describe
@@ -80,7 +81,7 @@ def print_runs(records: Sequence[Record], name: Callable[[str], str]) -> None:
 
 @dataclass(frozen=True)
 class Line:
-    """A cell's line. `tries`: its runs so far, where that is told. `runner`: who runs it just now, else empty.
+    """A cell's line. `tries`: its runs so far, where that is told. `place`: where it is just now, None for nowhere.
 
     `unpublished`: the run that was to publish it, and could not.
     """
@@ -89,19 +90,20 @@ class Line:
     record: Record | None
     unpublished: Record | None = None
     tries: int | None = None
-    runner: str = ""
+    place: Place | None = None
 
 
 def _state(session: Session, screen: Screen | None = None) -> list[RenderableType]:
     """Return the table, what is told below it, and above it who runs what; of that what fits on `screen`."""
     lines = []
+    on_cluster = places(session.workspace, session.profile)
     for cell in session.cells:
         runs = session.runs.of(cell.id)
         measured = [run for run in runs.summaries if run.measured]
         newest = runs.read(measured[-1]) if measured else None
         upload = next((run for run in reversed(runs.summaries) if not run.measured), None)
         failed = runs.read(upload) if upload and upload.status != "succeeded" else None
-        lines.append(Line(cell.id, newest, failed, len(measured), _runner(session, cell.id)))
+        lines.append(Line(cell.id, newest, failed, len(measured), _place(session, cell.id, on_cluster)))
     if screen is None:
         return _table(lines, session.name)
     chosen = _most_telling(lines, screen)
@@ -115,7 +117,7 @@ def _most_telling(lines: Sequence[Line], screen: Screen) -> set[str]:
     """Return the ids of the cells that fit: first of all those that run, then those that went wrong."""
     left, chosen = screen.height - HEAD_LINES, set[str]()
     for line in sorted(lines, key=_interest):
-        left -= 1 + screen.lines([*_told(line), *([_running(line)] if line.runner else [])])
+        left -= 1 + screen.lines([*_told(line), *_where(line)])
         if left < 0:
             break
         chosen.add(line.cell_id)
@@ -123,16 +125,20 @@ def _most_telling(lines: Sequence[Line], screen: Screen) -> set[str]:
 
 
 def _interest(line: Line) -> int:
-    if line.runner:
-        return 0
+    if line.place:
+        return 0 if line.place.state == "running" else 1
     if line.record is None:
-        return 3
-    return 2 if line.record.status == "succeeded" and not line.unpublished else 1
+        return 4
+    return 3 if line.record.status == "succeeded" and not line.unpublished else 2
 
 
-def _runner(session: Session, cell_id: str) -> str:
+def _place(session: Session, cell_id: str, on_cluster: Mapping[str, Place]) -> Place | None:
+    """Return where a cell is: what the cluster says, or who holds its lock, of this machine or another."""
     path = session.store.cell_lock(cell_id)
-    return holder(path) if path.exists() and is_held(path) else ""
+    queued = on_cluster.get(cell_id)
+    if queued is None and path.exists() and is_held(path):
+        return Place("running", holder(path))
+    return queued
 
 
 def _table(lines: Sequence[Line], name: Callable[[str], str]) -> list[RenderableType]:
@@ -146,19 +152,19 @@ def _table(lines: Sequence[Line], name: Callable[[str], str]) -> list[Renderable
         tries = [str(line.tries)] if told_tries else []
         record = line.record
         state = _state_of(line)
-        figures = [format_s(record.duration_s), *_figures(record)] if record and not line.runner else []
+        figures = [format_s(record.duration_s), *_figures(record)] if record and not line.place else []
         table.add_row(name(line.cell_id), state, *tries, *figures)
-    running = [Text(_running(line)) for line in lines if line.runner]
+    running = [Text(where) for line in lines for where in _where(line)]
     return [*running, table, *(Text(text) for line in lines for text in _told(line))]
 
 
-def _running(line: Line) -> str:
-    return f"{line.cell_id}: running: {line.runner}"
+def _where(line: Line) -> list[str]:
+    return [f"{line.cell_id}: {line.place.state}: {line.place.told}"] if line.place else []
 
 
 def _state_of(line: Line) -> Text:
-    if line.runner:
-        return Text("running", style="cyan")
+    if line.place:
+        return Text(line.place.state, style="cyan")
     state = _status(line.record)
     return Text(f"{state.plain}, not published", style="yellow") if line.unpublished else state
 
@@ -183,7 +189,7 @@ def _status(record: Record | None) -> Text:
 
 def _told(line: Line) -> Iterator[str]:
     record = line.record
-    if record is None or line.runner:
+    if record is None or line.place:
         return
     if line.unpublished:
         yield f"{line.cell_id}: {line.unpublished.status}: {line.unpublished.reason}"

@@ -11,7 +11,7 @@ from typing import Literal
 
 from zoo_bench.events import NO_PROGRESS, Event, EventReader, ProtocolError
 from zoo_bench.guardian import Guardian
-from zoo_bench.interrupts import Presses
+from zoo_bench.interrupts import FROM_TERMINAL, Presses, stopper
 from zoo_bench.job import Job, launch, stop
 from zoo_bench.kernel import oom_kills
 from zoo_bench.recipe import Trust
@@ -30,7 +30,8 @@ class Outcome:
     """What is left of a job: its events and telemetry, how its process ended, and what the harness saw of it.
 
     `last_words` is the last line of its log that is not empty. `overdue`: the harness ended it, for it took too long.
-    `oom_kills` are processes that the kernel killed meanwhile, on all of the machine, for want of memory.
+    `oom_kills` are processes that the kernel killed meanwhile, on all of the machine, for want of memory. `stopper`:
+    who has stopped it, where it was interrupted.
     """
 
     events: tuple[Event, ...]
@@ -44,6 +45,7 @@ class Outcome:
     last_words: str
     overdue: Overdue | None
     oom_kills: int
+    stopper: str = FROM_TERMINAL
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def run_job(job: Job, on_event: Callable[[Event], None], presses: Presses) -> Ou
         last_words=log.problem or _last_line(job.paths.log),
         overdue=overdue,
         oom_kills=oom_kills() - killed_before,
+        stopper=stopper(),
     )
 
 

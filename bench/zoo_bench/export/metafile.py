@@ -63,7 +63,7 @@ def model_name(content: Content, cell: Cell) -> str:
 
 def _titles(matrix: Matrix, cells: Sequence[Cell]) -> dict[str, str]:
     """Return the collections' names by detector: its title, and its key too where two have one title."""
-    found = {cell.detector: one_line(matrix.detectors[cell.detector].title) for cell in cells}
+    found = {cell.detector: one_line(matrix.detector_title(cell.detector)) for cell in cells}
     titles = list(found.values())
     return {name: title if titles.count(title) == 1 else f"{title} ({name})" for name, title in found.items()}
 
