@@ -111,6 +111,7 @@ setup(
             "flask>=3",
             "flask-cors>=5",
             "hypothesis>=6.100",
+            "model-index>=0.1.11",
             "moto[s3]>=5",
             "mypy>=1.15",
             "playwright>=1.50",

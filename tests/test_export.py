@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import modelindex
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -192,6 +193,24 @@ def test_a_metafile_has_mmdetections_keys_and_the_documents_digits(on_two_gpus: 
         {"Task": "Instance Segmentation", "Dataset": "shapes", "Metrics": {"mask AP": 34.1}},
     ]
     assert model["Weights"] == record.published.model.url  # type: ignore[union-attr]
+
+
+def test_a_metafile_is_read_by_the_package_that_openmmlab_reads_them_with(
+    on_two_gpus: tuple[Path, Record], tmp_path: Path
+) -> None:
+    matrix, record = on_two_gpus
+    path = tmp_path / "metafile.yml"
+    path.write_text(as_metafile(content(matrix, record)), encoding="utf-8")
+    read = modelindex.load(str(path))
+    assert read.check(silent=True) == []
+    (model,) = read.models
+    assert (model.name, model.in_collection) == ("mask-rcnn_r50_fpn_1x_shapes", "Mask RCNN")
+    assert [(one.task, one.metrics) for one in model.results] == [
+        ("Object Detection", {"box AP": 37.5}),
+        ("Instance Segmentation", {"mask AP": 34.1}),
+    ]
+    assert model.weights == record.published.model.url  # type: ignore[union-attr]
+    assert model.metadata.data["Training Memory (GB)"] == 3.3
 
 
 def test_the_memory_of_a_host_is_none_that_a_metafile_could_hold(finished: Zoo) -> None:

@@ -5,7 +5,7 @@ Bytes, seconds, joules, images a second, fractions of one. None is what the docu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -160,8 +160,3 @@ def heading(content: Content) -> dict[str, str]:
     """Return what a whole export is of."""
     name, profile = content.matrix.profile(content.options.profile)
     return {"title": printable(content.matrix.document.title), "profile": name, "note": printable(profile.note)}
-
-
-def names_of(fields: Sequence[Field] = FIELDS) -> list[str]:
-    """Return the names of columns, in their order."""
-    return [field.name for field in fields]
