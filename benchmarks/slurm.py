@@ -47,6 +47,7 @@ def main() -> int:
         return 1
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="zoo-bench-slurm-"))
+    folder.chmod(0o755)
     try:
         with slurm_cluster.running(folder / "cluster") as cluster:
             os.environ.update(cluster.environment)

@@ -106,8 +106,8 @@ def _noted() -> Iterator[_Seen]:
     try:
         yield seen
     finally:
-        for number, handler in seen.handlers.items():
-            signal.signal(number, handler)
+        for heard, handler in seen.handlers.items():
+            signal.signal(heard, handler)
 
 
 def _run(words: tuple[str, ...], workspace: str, job: Mapping[str, str], seen: _Seen) -> int:
