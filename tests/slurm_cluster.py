@@ -61,8 +61,8 @@ PreemptMode=REQUEUE
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 {nodes}
-PartitionName=zoo Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 OverSubscribe=FORCE:8
-PartitionName=one Nodes=zoo1 MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=0
+PartitionName=zoo Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=one Nodes=zoo1 MaxTime=INFINITE State=UP PriorityTier=1
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=9 PreemptMode=OFF
 """
 
