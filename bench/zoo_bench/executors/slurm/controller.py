@@ -55,6 +55,7 @@ class Controller:
     _part: int = 0
     _due_s: float = 0.0
     _cancelled: bool = False
+    _said: str = ""
 
     def run(self, left: Sequence[PlannedCell]) -> tuple[list[Record], bool]:
         """Bring every cell to its end; return their records, and whether a signal ended it.
@@ -122,8 +123,14 @@ class Controller:
 
     def _wait(self, reason: str) -> None:
         self._part, self._due_s = 0, time.monotonic() + AGAIN_LOOKS * self.submitter.section.poll_s
-        self.say(f"{len(self.waiting)} cells wait, since Slurm takes no job now: {reason}")
+        self._say_once(f"{len(self.waiting)} cells wait, since Slurm takes no job now: {reason}")
         self._note_waiting(reason)
+
+    def _say_once(self, line: str) -> None:
+        """Say what may stay so for long."""
+        if line != self._said:
+            self.say(line)
+        self._said = line
 
     def _note_waiting(self, reason: str) -> None:
         cells = tuple(cell.cell.id for cell in self.waiting) if reason else ()
@@ -153,7 +160,7 @@ class Controller:
         try:
             jobs = queue()
         except SlurmError as error:  # it may come back; the jobs do not need it meanwhile
-            self.say(f"Slurm does not answer; it is asked again: {error.message}")
+            self._say_once(f"Slurm does not answer; it is asked again: {error.message}")
             return
         gone = [one for one in self.followed.values() if not self._seen(one, jobs)]
         runs = self.setting.store.load().runs if gone else None
