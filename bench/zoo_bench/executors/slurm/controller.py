@@ -87,8 +87,9 @@ class Controller:
                 continue
             job, one = jobs.get(slot.job_id), Followed(slot, planned, gone=LOOKS)
             if (job is not None and job.live) or not self._settle(one):
+                one.told = job.told if job else f"Slurm job {slot.job_id}"
                 self.followed[slot.cell_id] = one
-                self.say(f"{slot.cell_id}: found again: {job.told if job else f'Slurm job {slot.job_id}'}")
+                self.say(f"{slot.cell_id}: found again: {one.told}")
         self.records = [record for record in self.records if record.status == "succeeded"]  # all else is run again
         done = {record.cell_id for record in self.records}
         self.waiting = [cell for name, cell in by_id.items() if name not in self.followed and name not in done]
