@@ -45,7 +45,7 @@ SwitchType=switch/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerType=sched/backfill
-SchedulerParameters=batch_sched_delay=0,sched_min_interval=100000,bf_interval=1,default_queue_depth=1000
+SchedulerParameters=batch_sched_delay=0,sched_min_interval=100000,sched_interval=1,bf_interval=1,default_queue_depth=1000
 GresTypes=gpu
 ReturnToService=2
 MinJobAge=10
@@ -61,8 +61,8 @@ PreemptMode=REQUEUE
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 {nodes}
-PartitionName=zoo Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 OverSubscribe=FORCE:8
-PartitionName=one Nodes=zoo1 MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=0
+PartitionName=zoo Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=one Nodes=zoo1 MaxTime=INFINITE State=UP PriorityTier=1
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=9 PreemptMode=OFF
 """
 
@@ -93,6 +93,7 @@ class Cluster:
 
     def start(self) -> None:
         """Write the configuration, start the daemons, and wait until the nodes are idle."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o755)  # munged wants its socket to be reached by all
         for name in ("state", *(f"spool-{node}" for node in NODES)):
             (self.folder / name).mkdir()
@@ -184,8 +185,9 @@ class Cluster:
 
     def stop(self) -> None:
         """Cancel all jobs, and end the daemons, the last one first."""
-        with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
-            self.clear()
+        if self._daemons:
+            with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+                self.clear()
         for daemon in reversed(self._daemons):
             daemon.send_signal(signal.SIGTERM)
             try:

@@ -55,6 +55,7 @@ class Controller:
     _part: int = 0
     _due_s: float = 0.0
     _cancelled: bool = False
+    _said: str = ""
 
     def run(self, left: Sequence[PlannedCell]) -> tuple[list[Record], bool]:
         """Bring every cell to its end; return their records, and whether a signal ended it.
@@ -86,8 +87,9 @@ class Controller:
                 continue
             job, one = jobs.get(slot.job_id), Followed(slot, planned, gone=LOOKS)
             if (job is not None and job.live) or not self._settle(one):
+                one.told = job.told if job else f"Slurm job {slot.job_id}"
                 self.followed[slot.cell_id] = one
-                self.say(f"{slot.cell_id}: found again: {job.told if job else f'Slurm job {slot.job_id}'}")
+                self.say(f"{slot.cell_id}: found again: {one.told}")
         self.records = [record for record in self.records if record.status == "succeeded"]  # all else is run again
         done = {record.cell_id for record in self.records}
         self.waiting = [cell for name, cell in by_id.items() if name not in self.followed and name not in done]
@@ -122,8 +124,14 @@ class Controller:
 
     def _wait(self, reason: str) -> None:
         self._part, self._due_s = 0, time.monotonic() + AGAIN_LOOKS * self.submitter.section.poll_s
-        self.say(f"{len(self.waiting)} cells wait, since Slurm takes no job now: {reason}")
+        self._say_once(f"{len(self.waiting)} cells wait, since Slurm takes no job now: {reason}")
         self._note_waiting(reason)
+
+    def _say_once(self, line: str) -> None:
+        """Say what may stay so for long."""
+        if line != self._said:
+            self.say(line)
+        self._said = line
 
     def _note_waiting(self, reason: str) -> None:
         cells = tuple(cell.cell.id for cell in self.waiting) if reason else ()
@@ -153,7 +161,7 @@ class Controller:
         try:
             jobs = queue()
         except SlurmError as error:  # it may come back; the jobs do not need it meanwhile
-            self.say(f"Slurm does not answer; it is asked again: {error.message}")
+            self._say_once(f"Slurm does not answer; it is asked again: {error.message}")
             return
         gone = [one for one in self.followed.values() if not self._seen(one, jobs)]
         runs = self.setting.store.load().runs if gone else None

@@ -101,13 +101,13 @@ def _noted() -> Iterator[_Seen]:
     def note(number: int, _frame: object) -> None:
         seen.signals.append(number)
 
-    for number in (signal.Signals(NOTICE), signal.SIGTERM):
+    for number in (NOTICE, signal.SIGTERM):
         seen.handlers[number] = signal.signal(number, note)
     try:
         yield seen
     finally:
-        for told, handler in seen.handlers.items():
-            signal.signal(told, handler)
+        for heard, handler in seen.handlers.items():
+            signal.signal(heard, handler)
 
 
 def _run(words: tuple[str, ...], workspace: str, job: Mapping[str, str], seen: _Seen) -> int:
