@@ -20,7 +20,7 @@ from pathlib import Path
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
 NODES = ("zoo1", "zoo2")
 GPUS = 8
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 
 CONFIGURATION = """
 ClusterName=zoo

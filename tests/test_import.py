@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import Zoo
 
+from zoo_bench.adapters import find_adapter
+from zoo_bench.imports.finished import finished_run
 from zoo_bench.record import Record
 
 GLUONCV = """\
@@ -362,6 +366,167 @@ def test_a_dry_run_keeps_nothing_and_compressed_files_are_read(zoo: Zoo) -> None
     assert done.returncode == 0, done.stderr
     assert "37.0" in done.stdout
     assert not zoo.records
+
+
+def lines(count: int, *, epochs: int = 1, **more: object) -> str:
+    """mmdet's lines, every tenth iteration of `count`, counted throughout."""
+    found = []
+    for place in range(10, count + 1, 10):
+        epoch = 1 + (place - 1) * epochs // count
+        found.append({"mode": "train", "epoch": epoch, "iter": place, "loss": 1.0, "time": 0.1, **more})
+    return "".join(json.dumps(line) + "\n" for line in found)
+
+
+VAL = json.dumps({"mode": "val", "bbox_mAP": 0.3}) + "\n"
+MODEL = ("--detector", "retinanet_fpn", "--backbone", "r50", "--gpus", "8", "--images-per-gpu", "2")
+
+
+def test_iterations_that_are_counted_throughout_are_no_iterations_of_an_epoch(zoo: Zoo) -> None:
+    config = json.dumps({"config": "runner = dict(type='IterBasedRunner', max_iters=600)"}) + "\n"
+    for text in (config + lines(600, epochs=3) + VAL, lines(600, epochs=3) + VAL):
+        (record,) = imported(zoo, "mmdet", text, *MODEL, "--backend", f"x{len(text)}")
+        assert record.measurements.train is not None
+        assert record.measurements.train.iterations_run == 600
+        assert record.measurements.train.averaged_over == 10
+
+
+def test_a_length_that_the_log_does_not_tell_can_be_said(zoo: Zoo) -> None:
+    (record,) = imported(zoo, "mmdet", lines(600) + VAL, *MODEL)
+    assert "its length is not told" in remarks(record)
+    (cut,) = imported(zoo, "mmdet", lines(600) + VAL, *MODEL, "--iterations", "900", code=1)
+    assert cut.reason == "its log ends at iteration 600 of 900"
+
+
+def test_what_was_imported_wrongly_is_put_right_by_importing_it_again(zoo: Zoo) -> None:
+    (wrong,) = imported(zoo, "mmdet", lines(600) + VAL, *MODEL)
+    right = ("--detector", "retinanet_fpn", "--backbone", "r50", "--gpus", "4", "--images-per-gpu", "4")
+    (record,) = imported(zoo, "mmdet", lines(600) + VAL, *right)
+    assert (record.cell_id, record.cell["gpus"]) == (wrong.cell_id, 4)
+    assert not imported(zoo, "mmdet", lines(600) + VAL, *right)
+
+
+STEP = r"step=it (?P<iteration>\d+)/(?P<iterations>\d+) loss (?P<loss>\S+) (?P<iteration_time_ms>\d+)ms"
+EPOCH = r"step=Epoch: \[(?P<epoch>\d+)\] \[ *(?P<iteration>\d+)/\d+\] loss (?P<loss>\S+) (?P<iteration_time_s>\S+)"
+
+
+def test_scripts_that_count_from_0_and_within_epochs_are_whole(zoo: Zoo) -> None:
+    from_0 = "".join(f"it {place}/500 loss 0.5 100ms\n" for place in range(500)) + "AP 0.3\n"
+    (record,) = imported(
+        zoo, "regex", from_0, *MODEL, "--pattern", STEP, "--pattern", r"eval_result=AP (?P<box_ap>\S+)"
+    )
+    assert record.status == "succeeded"
+    assert record.measurements.train is not None
+    assert record.measurements.train.iterations_run == 500
+    within = "".join(
+        f"Epoch: [{epoch}] [{place:3}/500] loss 0.5 0.2\n" for epoch in range(3) for place in range(0, 500, 50)
+    )
+    (record,) = imported(zoo, "regex", within, *MODEL, "--pattern", EPOCH, "--iterations", "1400", "--schedule", "3e")
+    assert record.measurements.train is not None
+    assert record.measurements.train.iterations_run == 1353, "each epoch as long as its last line, counted from 1"
+    assert "segments" not in remarks(record)
+
+
+def test_a_log_that_begins_late_counts_nothing_of_what_was_before(zoo: Zoo) -> None:
+    late = "".join(
+        json.dumps(json.loads(line) | {"iter": json.loads(line)["iter"] + 100_000}) + "\n"
+        for line in lines(600).splitlines()
+    )
+    (record,) = imported(zoo, "mmdet", late + VAL, *MODEL)
+    assert record.duration_s == pytest.approx(60.0)
+    assert record.measurements.train is not None
+    assert record.measurements.train.resumed_at == 100_000
+
+
+def test_the_second_of_two_submissions_in_a_file_is_the_one_that_counts(zoo: Zoo) -> None:
+    (record,) = imported(zoo, "mllog", mllog(320.0) + mllog(160.0).replace("0.3", "0.4"), "--iterations", "1")
+    assert record.measurements.train is not None
+    assert record.measurements.train.mean_s == pytest.approx(64 / 160)
+
+
+def test_ssd_of_gluoncv_is_timed_by_its_epochs(zoo: Zoo) -> None:
+    text = WHOLE.replace("faster_rcnn_fpn_resnet50_v1b_coco", "ssd_512_resnet50_v1_coco")
+    text = re.sub(r"Training cost: [\d.]+", "Training cost: 700.0", text)
+    (record,) = imported(zoo, "gluoncv", text)
+    assert record.measurements.train is not None
+    assert record.measurements.train.mean_s == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "old", "new"),
+    [
+        ("gluoncv", "Speed: 16.0", "Speed: 8.4.525"),
+        ("gluoncv", "RPN_Conf=0.3", "RPN_Conf=1e-"),
+        ("gluoncv", "lr=0.01", "lr=[0.01]"),
+        ("gluoncv", "batch_size=8", "batch_size='x'"),
+        ("gluoncv", "Training cost: 5", "Training cost: 5.5."),
+        ("gluoncv", "] = 0.2", "] = 0.2.2"),
+        ("mmdet", '"memory": 3955', '"memory": 1e300'),
+        ("mmdet", '"memory": 3955', '"memory": -4'),
+        ("mmdet", '"loss": 1.5', '"loss": ' + "9" * 400),
+        ("mllog", '"time_ms": 1', '"time_ms": ' + "9" * 400),
+        ("mllog", '"value": 64', '"value": "x"'),
+    ],
+)
+def test_a_damaged_log_is_no_traceback(adapter: str, old: str, new: str, zoo: Zoo) -> None:
+    text = {"gluoncv": WHOLE, "mmdet": mmdet(2), "mllog": mllog(320.0)}[adapter]
+    assert old in text
+    (zoo.root / "run.log").write_text(text.replace(old, new), encoding="utf-8")
+    assert zoo.call("import", adapter, "run.log", "--gpus", "8", "--images-per-gpu", "1").returncode in (0, 1, 2)
+
+
+def test_a_cut_at_any_place_is_read() -> None:
+    for text, adapter in (
+        (WHOLE, "gluoncv"),
+        (mmdet(2), "mmdet"),
+        (mllog(320.0), "mllog"),
+        (detectron2(900, evaluated=True), "detectron2"),
+    ):
+        read = find_adapter(adapter)
+        for end in range(0, len(text), 37):
+            finished_run(read(text[:end].splitlines()))
+
+
+def test_imported_rows_are_exported_with_what_is_known_of_them_alone(zoo: Zoo) -> None:
+    (zoo.root / "metafile.yml").write_text(METAFILE.replace("Collections:", "Other:"))
+    zoo.call("import", "metafile", "metafile.yml")
+    imported(zoo, "mllog", mllog(320.0), "--dataset", "openimages")
+    for name in ("csv", "json", "latex", "model-card", "model-index", "metafile"):
+        done = zoo.call("export", name, "--backend", "mmdet,mllog")
+        assert done.returncode == 0, done.stderr
+    models = {model["Name"]: model["Metadata"] for model in yaml.safe_load(done.stdout)["Models"]}
+    of_metafile = models["mmdet/faster-rcnn_r50_fpn_1x_coco"]
+    assert of_metafile["inference time (ms/im)"][0]["value"] == pytest.approx(46.73)
+    assert not {"Iterations", "Batch Size", "Training Techniques", "Training Resources"} & of_metafile.keys()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("{box AP: 37.4}", "37.4", ""),
+        ("Training Memory (GB): 4.3", "Training Memory (GB): .inf", ""),
+        ("Training Memory (GB): 4.3", "Training Memory (GB): -4", ""),
+        ("Name: faster-rcnn_r50_fpn_1x_coco", "Name: ssd300", "passed over"),
+    ],
+)
+def test_an_odd_model_of_a_metafile_costs_no_other(old: str, new: str, words: str, zoo: Zoo) -> None:
+    (zoo.root / "metafile.yml").write_text(METAFILE.replace(old, new, 1))
+    done = zoo.call("import", "metafile", "metafile.yml")
+    assert words in done.stderr
+    assert any("x101" in record.cell_id for record in zoo.records)
+
+
+def test_a_damaged_compressed_file_is_told_and_a_whole_one_is_kept_as_it_was(zoo: Zoo) -> None:
+    content = gzip.compress(WHOLE.encode())
+    (zoo.root / "run.log.gz").write_bytes(content[:-20])
+    done = zoo.call("import", "gluoncv", "run.log.gz")
+    assert done.returncode == 2
+    assert "cannot be unpacked" in done.stderr
+    (zoo.root / "run.log.gz").write_bytes(content)
+    assert zoo.call("import", "gluoncv", "run.log.gz").returncode == 0
+    (record,) = zoo.records
+    assert (zoo.root / record.files["log"]).read_bytes() == content
+    assert record.origin is not None
+    assert record.origin.files[0].sha256 == hashlib.sha256(content).hexdigest()
 
 
 LOGS = Path(os.environ.get("ZOO_BENCH_LOGS", ""))

@@ -79,6 +79,17 @@ def test_what_a_trainer_logs_is_told_from_earlier_runs(file: str, adapter: str, 
     assert f"the adapter '{adapter}'" in call(tmp_path, "init").stdout
 
 
+@pytest.mark.parametrize("name", ["2024", "on", "train net, v2.py"])
+def test_odd_names_are_names(name: str, tmp_path: Path) -> None:
+    root = tmp_path / name.removesuffix(".py")
+    root.mkdir()
+    script = name if name.endswith(".py") else "train.py"
+    (root / script).write_text(PLAIN)
+    done = call(root, "init", "--script", script)
+    assert done.returncode == 0, done.stderr
+    assert call(root, "plan", "--profile", "smoke").returncode == 0
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

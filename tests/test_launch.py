@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +174,49 @@ def _read(path: Path) -> bytes:
 def test_a_wrong_backend_file_says_what_to_mend(changes: dict[str, Any], words: str, zoo: Zoo) -> None:
     backend(zoo, SCRIPT, **changes)
     done = zoo.call("run", "--no-trial")
-    assert done.returncode in (1, 2)
-    said = done.stderr + "".join(record.reason for record in zoo.records)
-    assert words in said
-    assert sys.executable
+    assert done.returncode == (1 if zoo.records else 2)
+    assert words in done.stderr + "".join(record.reason for record in zoo.records)
+
+
+EVALUATES = """
+import time
+for step in range(1, 31):
+    time.sleep(0.01)
+    print(f"[{step} of 30] cost=1 mem 1MiB", flush=True)
+    if step == 10:
+        time.sleep(0.5)
+        print("quality 12.0%", flush=True)
+"""
+
+
+def test_an_evaluation_on_the_way_is_none_of_the_model_and_no_iteration_pays_for_it(zoo: Zoo) -> None:
+    backend(zoo, EVALUATES, words=["{python}", "stranger.py"], model=None)
+    record = ran(zoo, code=1)
+    assert "found no AP" in record.reason
+    assert record.measurements.train is not None
+    assert record.measurements.train.p90_s < 0.1
+    assert record.measurements.train.mean_s < 0.03
+
+
+def test_the_log_of_an_earlier_run_is_not_taken_for_this_ones(zoo: Zoo) -> None:
+    script = LOGGING.replace("20261129_120000", "new").replace("for step in range(1, 31)", "for step in range(1, 4)")
+    script = script.replace("print(json.dumps(scores), file=log)", 'print(json.dumps(scores), file=log, end="")')
+    backend(
+        zoo,
+        script,
+        words=["{python}", "stranger.py", "logs"],
+        adapter="mmdet",
+        patterns={},
+        log="logs/*.json",
+        model=None,
+    )
+    (zoo.root / "logs").mkdir()
+    old = zoo.root / "logs" / "old.log.json"
+    old.write_text('{"mode": "val", "bbox_mAP": 0.11}\n')
+    os.utime(old, (1, 1))
+    zoo.change({"profiles": {"quick": {"set": {"recipe": {"lr_schedule": {"iterations": 150, "milestones": []}}}}}})
+    zoo.change({"profiles": {"quick": {"set": {"measure": {"warmup_iterations": 0}}}}})
+    scores = ran(zoo).measurements.scores
+    assert scores is not None
+    assert scores.box is not None
+    assert scores.box.ap == 0.374

@@ -140,9 +140,9 @@ def test_a_folder_that_is_gone(zoo: Zoo) -> None:
 
 def test_a_table_off_a_terminal_cuts_no_word(zoo: Zoo) -> None:
     done = shell(zoo, "COLUMNS=40 zb plan")
-    assert any(
-        "mask-rcnn_r50_fpn_1x_shapes  train, infer, evaluate  never run" in line for line in done.stdout.splitlines()
-    )
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("mask-rcnn_r50_fpn_1x_shapes  "))
+    assert "  train, infer, evaluate  " in line
+    assert line.rstrip().endswith("  never run")
 
 
 def test_the_version_is_told(zoo: Zoo) -> None:

@@ -221,6 +221,10 @@ class Matrix(Strict):
         """Return the heading of a detector's table; of one that only an imported run has, its name."""
         return self.detectors[name].title if name in self.detectors else name
 
+    def dataset_label(self, name: str) -> str:
+        """Return the last part of the ids of a dataset's cells; of one that only an imported run has, its name."""
+        return self.datasets[name].label if name in self.datasets else name
+
     def backbone_title(self, name: str) -> str:
         """Return what a table calls a backbone; one that only an imported run has, by its name."""
         return self.backbones[name].title if name in self.backbones else name

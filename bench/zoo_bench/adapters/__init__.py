@@ -9,7 +9,7 @@ the protocol's own (models/worker.py), with these differences, which whoever cal
   be the mean of several iterations, the last of which it names: `averaged_over` says of how many; without it, it
   stands for all since the one before.
 - ``described`` tells what is known of the run: keys of a cell, with dots where they are nested
-  (``recipe.optimizer.lr``), and `software`, `gpu` (a name) and `epochs`.
+  (``recipe.optimizer.lr``), and `software`, `gpu` (a name), `epochs`, `batch_size` and `remarks`.
 - ``remark`` has a `text` for whoever reads the record.
 - There may be several evaluations; the last one counts.
 """
@@ -55,10 +55,10 @@ def definitions(name: str) -> dict[str, str]:
 
 _DEFINITIONS: dict[str, dict[str, str]] = {
     "gluoncv": {
-        "s_per_iter": "batch size / 'Speed' of GluonCV's script: all GPUs together, data loading included",
+        "s_per_iter": "batch size / 'Speed' of all GPUs; of SSD, YOLO 'Training cost' / iterations; with loading",
     },
     "mmdet": {
-        "memory": "torch.cuda.max_memory_allocated, the largest on any GPU, in MiB as MMDetection logs it",
+        "memory": "torch.cuda.max_memory_allocated in MiB: the largest on any GPU; MMDetection 3 tells that of rank 0",
         "s_per_iter": "'time' of MMDetection's log: mean over the interval between two lines, data loading included",
     },
     "detectron2": {

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from zoo_bench.adapters import Told
+from zoo_bench.adapters.text import read_number
 from zoo_bench.evaluate import METRICS
 
 LINE = re.compile(
@@ -38,7 +39,9 @@ class CocoSummary:
             elif kind := KIND.search(line):
                 self._kind = MASK if kind[1].lower() == "segm" else BOX
             return
-        metric, value = _metric(found), float(found[5])
+        metric, value = _metric(found), read_number(found[5])
+        if value is None:
+            return
         if metric == METRICS[0]:
             self._found = {}
         if value != NOT_KNOWN:

@@ -17,6 +17,7 @@ METRICS = {
     "APl": "ap_large",
 }
 PERCENT = 100.0
+PERIOD = 20  # of its writers; what was before the first line of a resumed run is not in the file
 
 
 def detectron2(lines: Iterable[str]) -> Iterator[Told]:
@@ -31,7 +32,7 @@ def detectron2(lines: Iterable[str]) -> Iterator[Told]:
             continue
         iteration = int(place) + 1
         if number(values, "total_loss") is not None:
-            gap = iteration - last if iteration > last else 1
+            gap = iteration - last if iteration > last > 0 else min(iteration, PERIOD)
             yield "step", {"iteration": iteration, "averaged_over": gap, **_step(values, iteration)}
             last = iteration
         scores = {kind: _scores(values, name) for kind, name in (("box", "bbox"), ("mask", "segm"))}

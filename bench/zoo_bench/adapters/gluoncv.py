@@ -10,12 +10,13 @@ from typing import Any
 from zoo_bench.adapters import Told
 from zoo_bench.adapters.coco_summary import CocoSummary
 from zoo_bench.adapters.epochs import numbered
+from zoo_bench.adapters.text import read_number
 
 ARGUMENTS = re.compile(r"Namespace\((.*)\)\s*$")
 STEP = re.compile(r"\[Epoch (\d+)\]\[Batch (\d+)\],.*?Speed: ([\d.]+) samples/sec,?\s*(.*)")
 RATE = re.compile(r"\[Epoch \d+(?: Iteration \d+)?\] Set learning rate to ([\d.e+-]+)")
 COST = re.compile(r"\[Epoch (\d+)\] Training cost: ([\d.]+)")
-VALIDATION = re.compile(r"\[Epoch (\d+)\] Validation:")
+INLINE_RATE = re.compile(r"\bLR: ([\d.Ee+-]+)")
 VALUE = re.compile(r"([A-Za-z_]\w*)=([\d.e+-]+|nan)")
 # The scripts print accuracies and mean errors beside the losses that are summed up.
 NO_LOSS = re.compile(r"Acc|L1Loss$")
@@ -23,6 +24,8 @@ NETWORKS = {"resnet18": "r18", "resnet50": "r50", "resnet101": "r101"}
 FAMILIES = {"mask_rcnn": "mask-rcnn", "faster_rcnn": "faster-rcnn", "ssd": "ssd", "yolo3": "yolo3"}
 # 'Training cost' is the wall time of an epoch: what 'Speed' says of it should come to nearly the same.
 SAME_TIME = 1.25
+# The 'Speed' of these scripts is of the last batch alone, so the epoch's 'Training cost' is taken.
+OF_ONE_BATCH = ("ssd", "yolo3")
 
 
 def gluoncv(lines: Iterable[str]) -> Iterator[Told]:
@@ -32,29 +35,38 @@ def gluoncv(lines: Iterable[str]) -> Iterator[Told]:
 
 def _told(lines: Iterable[str]) -> Iterator[Told]:
     batch, rate, scores = 0, None, CocoSummary()
-    epoch_s, said = 0.0, False
+    epoch_s, said, of_one_batch = 0.0, False, False
     last = -1
     for line in lines:
         yield from scores.read(line)
         if found := ARGUMENTS.search(line):
             arguments = _arguments(found[1])
-            batch, rate, last, epoch_s = int(arguments.get("batch_size") or 0), arguments.get("lr"), -1, 0.0
-            yield "described", _described(arguments)
+            batch, rate = int(_number(arguments.get("batch_size")) or 0), _number(arguments.get("lr"))
+            last, epoch_s = -1, 0.0
+            described = _described(arguments)
+            of_one_batch = described.get("detector") in OF_ONE_BATCH
+            yield "described", described
         elif found := STEP.search(line):
-            epoch, place, speed, values = int(found[1]), int(found[2]), float(found[3]), found[4]
+            epoch, place, speed, values = int(found[1]), int(found[2]), read_number(found[3]), found[4]
+            rate = read_number(learning[1]) if (learning := INLINE_RATE.search(line)) else rate
             last = -1 if place < last else last
-            time_s = {"iteration_time_s": batch / speed, "batch_size": batch} if batch and speed > 0 else {}
-            epoch_s += time_s.get("iteration_time_s", 0.0) * (place - last)
+            time_s = batch / speed if batch and speed else None
+            epoch_s += (time_s or 0.0) * (place - last)
             last = place
-            losses = {name: float(value) for name, value in VALUE.findall(values) if not NO_LOSS.search(name)}
-            loss = {"loss": sum(losses.values())} if losses else {}
-            learning = {"lr": float(rate)} if rate else {}
-            yield "step", {"epoch": epoch, "within": place + 1, **loss, "losses": losses, **learning, **time_s}
+            known = ((name, read_number(text)) for name, text in VALUE.findall(values) if not NO_LOSS.search(name))
+            losses = {name: value for name, value in known if value is not None}
+            told = {"loss": sum(losses.values()) if losses else None, "lr": rate, "batch_size": batch or None}
+            told["iteration_time_s"] = None if of_one_batch else time_s
+            step = {name: value for name, value in told.items() if value is not None}
+            yield "step", {"epoch": epoch, "within": place + 1, "losses": losses, **step}
         elif found := RATE.search(line):
-            rate = float(found[1])
+            rate = read_number(found[1])
         elif found := COST.search(line):
-            cost_s = float(found[2])
-            if not said and epoch_s and not 1 / SAME_TIME < cost_s / epoch_s < SAME_TIME:
+            cost_s = read_number(found[2]) or 0.0
+            if of_one_batch and cost_s and last > 0:
+                whole = {"iteration_time_s": cost_s / (last + 1), "averaged_over": last + 1}
+                yield "step", {"epoch": int(found[1]), "within": last + 2, "batch_size": batch or 1, **whole}
+            elif not said and epoch_s and not 1 / SAME_TIME < cost_s / epoch_s < SAME_TIME:
                 said = True
                 yield "remark", {"text": _disagree(int(found[1]), cost_s, epoch_s)}
             epoch_s, last = 0.0, -1
@@ -91,7 +103,9 @@ def _described(arguments: dict[str, Any]) -> dict[str, Any]:
         "momentum": "recipe.optimizer.momentum",
         "wd": "recipe.optimizer.weight_decay",
     }
-    found |= {key: float(arguments[name]) for name, key in named.items() if _is_number(arguments.get(name))}
+    values = {key: _number(arguments.get(name)) for name, key in named.items()}
+    found |= {key: value for key, value in values.items() if value is not None}
+    found |= {"remarks": ["trained with automatic mixed precision (amp)"]} if arguments.get("amp") is True else {}
     return found | ({"seed": arguments["seed"]} if isinstance(arguments.get("seed"), int) else {})
 
 
@@ -110,5 +124,5 @@ def _model(arguments: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _number(value: object) -> float | None:
+    return None if isinstance(value, str) else read_number(value)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+from zoo_bench.adapters.text import read_number
 
 
 def json_lines(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -13,7 +14,7 @@ def json_lines(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
             value = json.loads(line)
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError):  # also of integers of more digits than Python reads
             continue
         if isinstance(value, dict):
             yield value
@@ -23,8 +24,9 @@ def number(values: dict[str, Any], *names: str) -> float | None:
     """Return the first of these that is there and a finite number."""
     for name in names:
         value = values.get(name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-            return value
+        found = None if isinstance(value, str) else read_number(value)
+        if found is not None:
+            return found
     return None
 
 

@@ -25,6 +25,7 @@ from zoo_bench.backends import BackendSpec, CommandSpec
 from zoo_bench.yamlfile import load_model
 
 LAST_LINES = 20
+CLOCK_S = 2.0  # by which a file's time may lag behind
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -60,6 +61,7 @@ class Launch:
         self._scores: dict[str, Any] = {}
         self._said_end = True
         self._ended_at_s = time.monotonic()
+        self._began_unix_s = time.time() - CLOCK_S
         self._words: list[str] = []
 
     def run(self) -> None:
@@ -103,7 +105,8 @@ class Launch:
     def _logged(self, process: subprocess.Popen[str], printed: Iterator[str]) -> Iterator[str]:
         """Yield the lines of the file that the trainer logs to, as it grows, until the trainer has ended."""
         threading.Thread(target=lambda: [None for _ in printed], daemon=True).start()
-        yield from followed(fill(self._spec.log or "", self._values), lambda: process.poll() is not None)
+        pattern = fill(self._spec.log or "", self._values)
+        yield from followed(pattern, self._began_unix_s, lambda: process.poll() is not None)
 
     def _tell(self, name: str, fields: dict[str, Any]) -> None:
         fields = {key: value for key, value in fields.items() if key != "unix_s"}
@@ -111,6 +114,7 @@ class Launch:
             self._step(fields)
         elif name == "eval_result":
             self._scores.update(fields)
+            self._ended_at_s = time.monotonic()  # the next iteration does not pay for it
         elif name == "run_stop":
             self._said_end = fields.get("status") == "success"
         elif name == "memory_peak":
@@ -119,6 +123,7 @@ class Launch:
     def _step(self, fields: dict[str, Any]) -> None:
         """Write a step, with what its line does not tell: the cell says batch and length, the clock the time."""
         now_s, cell = time.monotonic(), self._job["cell"]
+        self._scores = {}  # of a model that has been trained on since
         gap = max(1, int(fields.get("averaged_over") or fields["iteration"] - self._iteration))
         scheduled = cell["recipe"]["lr_schedule"]["iterations"]
         batch = max(1, cell["gpus"]) * cell["images_per_gpu"]

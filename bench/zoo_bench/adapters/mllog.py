@@ -16,6 +16,9 @@ BENCHMARKS: dict[str, dict[str, Any]] = {
     "maskrcnn": {"detector": "mask-rcnn_fpn", "masks": True, "backbone": "r50"},
     "ssd": {"detector": "retinanet_fpn", "masks": False, "backbone": "x50", "dataset": "openimages"},
 }
+# Up to version 1.1 the benchmark ssd was SSD on COCO, whose logs have one of these.
+OLD_SSD = ("model_bn_span", "max_samples", "opt_learning_rate_decay_boundary_epochs")
+SSD: dict[str, Any] = {"detector": "ssd", "masks": False, "backbone": "r34"}
 # Two counts of images are the same when they differ by less than this share.
 SAME = 0.1
 NAMED = {
@@ -66,10 +69,11 @@ class _Reader:
             entry = json.loads(text)
             key, value, metadata = str(entry["key"]), entry.get("value"), entry.get("metadata")
             at_s = float(entry["time_ms"]) / 1000
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             return
         metadata = metadata if isinstance(metadata, dict) else {}
         if key == "run_start":
+            self._iteration, self._times, self._epoch_s = 0, None, None
             yield "described", self._described()
             yield "run_start", {"unix_s": at_s}
         elif key in ("epoch_start", "block_start"):
@@ -84,6 +88,7 @@ class _Reader:
                 yield "eval_result", {**scores, "unix_s": at_s}
         elif key == "run_stop":
             told = {"status": "success" if metadata.get("status") == "success" else "failed"}
+            self._facts = {}  # what follows is of another run
             yield "run_stop", {**told, "unix_s": at_s}
         else:
             self._facts.setdefault(key, value)
@@ -93,7 +98,11 @@ class _Reader:
         self._batch = int(number(facts, "global_batch_size") or 0)
         of_one = number(facts, "local_batch_size", "d_batch_size")
         self._gpus = self._gpus or (round(self._batch / of_one) if of_one else 0)
-        found: dict[str, Any] = {**BENCHMARKS.get(str(facts.get("submission_benchmark")), {}), "schedule": "mlperf"}
+        model = BENCHMARKS.get(str(facts.get("submission_benchmark")), {})
+        if model is BENCHMARKS["ssd"] and any(name in facts for name in OLD_SSD):
+            model = SSD
+        found: dict[str, Any] = {**model, "schedule": "mlperf"}
+        found |= {"batch_size": self._batch} if self._batch else {}
         if self._batch and self._gpus and self._batch % self._gpus == 0:
             found |= {"gpus": self._gpus, "images_per_gpu": self._batch // self._gpus}
         found |= {name: facts[key] for key, name in NAMED.items() if number(facts, key) is not None}

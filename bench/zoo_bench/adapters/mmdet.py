@@ -9,8 +9,8 @@ from typing import Any
 from zoo_bench.adapters import Told
 from zoo_bench.adapters.epochs import numbered
 from zoo_bench.adapters.json_lines import json_lines, number, numbers
+from zoo_bench.bounded import MIB
 
-MIB = 2**20
 SIZES = {"": "ap", "_50": "ap50", "_75": "ap75", "_s": "ap_small", "_m": "ap_medium", "_l": "ap_large"}
 EPOCHS = re.compile(r"\b(?:max_epochs|total_epochs)\s*=\s*(\d+)")
 ITERATIONS = re.compile(r"\bmax_iters\s*=\s*(\d+)")
@@ -20,6 +20,10 @@ RATE = re.compile(r"\boptimizer\s*=\s*dict\([^)]*?\blr=([\d.e-]+)", re.DOTALL)
 DETECTOR = re.compile(r"\bmodel\s*=\s*dict\(\s*type='(\w+)'")
 BACKBONE = re.compile(r"\bbackbone=dict\(\s*type='(\w+)'")
 DEPTH = re.compile(r"\bdepth=(\d+)")
+GROUPS = re.compile(r"\bgroups=(\d+)")
+WIDTH = re.compile(r"\b(?:base_)?width(?:_per_group)?=(\d+)")
+# What makes another model of the same backbone, and stands in its name.
+VARIANTS = {"dcn": re.compile(r"\bdcn=dict\("), "fp16": re.compile(r"\bfp16\s*=\s*dict\(")}
 SIZE = re.compile(r"\bimg_scale=\((\d+),\s*(\d+)\)")
 GPU = re.compile(r"^GPU ([\d,]+): (.+)$", re.MULTILINE)
 VERSION = re.compile(r"^(PyTorch|TorchVision|MMCV|MMDetection|Python|CuDNN): (\S+)", re.MULTILINE)
@@ -37,10 +41,13 @@ def mmdet(lines: Iterable[str]) -> Iterator[Told]:
 
 def _told(lines: Iterable[str]) -> Iterator[Told]:
     peak, batch = 0.0, 0
+    count = _Count()
     for values in json_lines(lines):
         if "env_info" in values or "config" in values:
-            described = _described(str(values.get("env_info", "")), str(values.get("config", "")))
+            config = str(values.get("config", ""))
+            described = _described(str(values.get("env_info", "")), config)
             batch = described.get("images_per_gpu", 0) * described.get("gpus", 0)
+            count = _Count(throughout=ITERATIONS.search(config) is not None)
             yield "described", described
             continue
         scores = _scores(values)
@@ -50,26 +57,45 @@ def _told(lines: Iterable[str]) -> Iterator[Told]:
             memory = number(values, "memory")
             if memory is not None and memory > peak:
                 peak = memory
-                yield "memory_peak", {"bytes": int(peak * MIB), "count": "allocated", "over_gpus": "max"}
-            yield from _step(values, batch)
+                # MMEngine tells what rank 0 took, mmcv's hook the largest of all ranks.
+                over_gpus = "rank0" if "step" in values else "max"
+                yield "memory_peak", {"bytes": int(peak * MIB), "count": "allocated", "over_gpus": over_gpus}
+            yield from _step(values, batch, count)
 
 
-def _step(values: dict[str, Any], batch: int) -> Iterator[Told]:
-    rate = number(values, "lr", "base_lr")
+class _Count:
+    """Whether iterations are counted throughout: told by the runner's kind, or seen when an epoch begins."""
+
+    def __init__(self, *, throughout: bool = False) -> None:
+        self._throughout = throughout
+        self._epoch = self._last = 0
+
+    def place(self, values: dict[str, Any]) -> tuple[int, int] | None:
+        """Return the epoch, from 0, and the iteration within it; epoch 0 where they are counted throughout."""
+        place, epoch = number(values, "step", "iter"), number(values, "epoch")
+        if place is None:
+            return None
+        now = int(epoch or 1)
+        if now > self._epoch > 0 and place > self._last:
+            self._throughout = True
+        self._epoch, self._last = now, int(place)
+        throughout = self._throughout or "step" in values or epoch is None
+        return (0 if throughout else now - 1), int(place)
+
+
+def _step(values: dict[str, Any], batch: int, count: _Count) -> Iterator[Told]:
     told = {
         "loss": number(values, "loss"),
-        "lr": rate,
+        "lr": number(values, "lr", "base_lr"),
         "iteration_time_s": number(values, "time"),
         "data_time_s": number(values, "data_time"),
         "batch_size": batch or None,
     }
     fields: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
     fields["losses"] = numbers(values, "loss_")
-    place, epoch = number(values, "step", "iter"), number(values, "epoch")
-    if place is None:
-        return
-    throughout = "step" in values or epoch is None
-    yield "step", {**fields, "epoch": 0 if throughout else int(epoch or 1) - 1, "within": int(place)}
+    place = count.place(values)
+    if place is not None:
+        yield "step", {**fields, "epoch": place[0], "within": place[1]}
 
 
 def _scores(values: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -88,8 +114,9 @@ def _described(environment: str, config: str) -> dict[str, Any]:
     if ids := GPU_IDS.search(config):
         found["gpus"] = int(ids[1]) if ids[1] else len([word for word in ids[2].split(",") if word.strip()])
     if gpu := GPU.search(environment):
-        found["gpu"] = gpu[2].strip()
-        found.setdefault("gpus", gpu[1].count(",") + 1)
+        found["gpu"], here = gpu[2].strip(), gpu[1].count(",") + 1
+        if found.setdefault("gpus", here) == 1 < here:  # early versions wrote range(0, 1) whatever was used
+            del found["gpus"]
     for pattern, name, kind in (
         (IMAGES, "images_per_gpu", int),
         (RATE, "recipe.optimizer.lr", float),
@@ -114,6 +141,9 @@ def _model(config: str) -> dict[str, Any]:
         neck = "_fpn" if "FPN" in config else ""
         found = {"detector": f"{family}{neck}", "masks": masks}
     if backbone:
-        name = f"r{depth[1]}" if backbone[1] == "ResNet" and depth else backbone[1].lower()
-        found["backbone"] = name
+        name, deep = backbone[1].lower(), depth[1] if depth else ""
+        name = {"resnet": f"r{deep}", "resnext": f"x{deep}"}.get(name, f"{name}{deep}")
+        groups, width = GROUPS.search(config), WIDTH.search(config)
+        name += f"-{groups[1]}x{width[1]}d" if groups and width else ""
+        found["backbone"] = name + "".join(f"-{word}" for word, pattern in VARIANTS.items() if pattern.search(config))
     return found

@@ -3,7 +3,7 @@
 A pattern belongs to an event, and its named groups are that event's fields. A name says the unit, and is converted:
 
     step        iteration, iterations, epoch, loss, lr, batch_size, iteration_time_s or _ms, data_time_s or _ms,
-                images_per_s (needs batch_size), averaged_over
+                images_per_s, averaged_over. With an epoch, iterations are counted within it. Both may begin at 0
     eval_result box_ap, mask_ap (fractions), box_ap_points, mask_ap_points (0 to 100)
     memory_peak bytes, mib, mb, gib or gb
     run_stop    nothing: that the line is there means that it ended well
@@ -16,10 +16,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from zoo_bench.adapters import Adapter, Told
+from zoo_bench.adapters.epochs import numbered
+from zoo_bench.adapters.text import read_number
 from zoo_bench.errors import ConfigError, nearest
 
 BYTES = {"bytes": 1, "mib": 2**20, "mb": 10**6, "gib": 2**30, "gb": 10**9}
-WHOLE = ("iteration", "iterations", "batch_size", "averaged_over")
+WHOLE = ("iteration", "iterations", "epoch", "batch_size", "averaged_over")
 GROUPS: dict[str, tuple[str, ...]] = {
     "step": (
         *WHOLE, "loss", "lr", "iteration_time_s", "iteration_time_ms", "data_time_s", "data_time_ms", "images_per_s",
@@ -50,7 +52,25 @@ def regex(patterns: Mapping[str, str]) -> Adapter:
                 if told is not None:
                     yield event, told
 
-    return read
+    def counted(lines: Iterable[str]) -> Iterator[Told]:
+        told = _from_one(read(lines))
+        yield from numbered(told) if "epoch" in compiled["step"].groupindex else told
+
+    return counted if "step" in compiled else read
+
+
+def _from_one(told: Iterable[Told]) -> Iterator[Told]:
+    """Count iterations from 1 and epochs from 0, whatever the first line of each says."""
+    shifts: dict[str, int] = {}
+    for name, fields in told:
+        if name == "step":
+            shift = shifts.setdefault("iteration", 1 if fields["iteration"] == 0 else 0)
+            fields = {**fields, "iteration": fields["iteration"] + shift}
+            if "epoch" in fields:
+                first = shifts.setdefault("epoch", min(1, fields["epoch"]))
+                fields = {**fields, "epoch": max(0, fields["epoch"] - first), "within": fields["iteration"]}
+                fields.pop("iterations", None)  # those of an epoch
+        yield name, fields
 
 
 def _compiled(event: str, pattern: str) -> re.Pattern[str]:
@@ -96,18 +116,13 @@ def _result(texts: Mapping[str, str]) -> dict[str, Any] | None:
 
 def _memory(texts: Mapping[str, str]) -> dict[str, Any] | None:
     for unit, value in _values(texts).items():
-        return {"bytes": int(value * BYTES[unit])}
+        return {"bytes": int(value * BYTES[unit])} if value >= 0 else None
     return None
 
 
 def _values(texts: Mapping[str, str]) -> dict[str, float]:
-    found = {}
-    for name, text in texts.items():
-        try:
-            found[name] = float(text.replace(",", ""))
-        except ValueError:
-            continue
-    return {name: value for name, value in found.items() if value == value and abs(value) < float("inf")}
+    found = {name: read_number(text) for name, text in texts.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 READERS: dict[str, Callable[[Mapping[str, str]], dict[str, Any] | None]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,15 +12,16 @@ from pydantic import ValidationError
 
 from zoo_bench.adapters import NAMES, REGEX, find_adapter
 from zoo_bench.backends import has_backend
-from zoo_bench.bounded import MIB, fault, read_bytes
+from zoo_bench.bounded import fault
 from zoo_bench.cell import backend_of, expand, short_name
 from zoo_bench.columns import Column
 from zoo_bench.errors import EXIT_CELL_FAILED, EXIT_OK, ConfigError
 from zoo_bench.imports.cells import imported_cell
 from zoo_bench.imports.finished import FinishedRun, finished_run
-from zoo_bench.imports.metafile import DEFINITIONS, read_metafile
+from zoo_bench.imports.metafile import DEFINITIONS, Model, read_metafile
 from zoo_bench.imports.records import Import, make_record, origin_files
-from zoo_bench.imports.zoo_table import TableRow, compare, read_tables, unmatched
+from zoo_bench.imports.sources import Source
+from zoo_bench.imports.zoo_table import TableRow, compare, config_name, read_tables, unmatched
 from zoo_bench.record import Origin, Record
 from zoo_bench.session import Session
 from zoo_bench.store import new_run_id
@@ -30,7 +30,6 @@ from zoo_bench.whole import write_whole
 
 METAFILE = "metafile"
 SHOWN: tuple[Column, ...] = ("memory", "s_per_iter", "fps", "box_ap", "mask_ap")
-MOST_BYTES = 512 * MIB
 
 
 @dataclass(frozen=True)
@@ -51,40 +50,62 @@ def import_runs(session: Session, wanted: Wanted) -> int:
     """Read every run, store its record, and say what was read. 1 where a run did not end well, or is cut off."""
     found = _metafile(session, wanted) if wanted.adapter == METAFILE else _logs(session, wanted)
     before = {(run.cell_id, run.fingerprint): run.run_id for run in session.runs.summaries if run.imported}
+    others = {run.cell_id: run.run_id for run in session.runs.summaries if run.imported}
     records: list[Record] = []
-    logs: dict[str, str] = {}
-    for one, text, written_s in found:
+    copies: dict[str, Source] = {}
+    for one, sources in found:
         run_id = new_run_id(records[-1].run_id if records else session.store.new_run_id())
-        file = logs.get(text, f"results/runs/{run_id}/{one.origin.files[-1].name}")
-        try:
-            record = make_record(one, run_id=run_id, profile=session.profile, written_unix_s=written_s, log=file)
-        except ValidationError as error:
-            where = ", ".join(one.name for one in one.origin.files)
-            raise ConfigError(
-                f"{where}: no record can be made of it: {fault(error)}", "say it right with an option"
-            ) from None
-        earlier = before.get((record.cell_id, record.fingerprint))
-        if earlier is not None:
+        files = _places(run_id, sources, copies)
+        record = _record(session, one, run_id, sources, log=files[-1])
+        earlier = before.setdefault((record.cell_id, record.fingerprint), run_id)
+        if earlier != run_id:
             print(f"{record.cell_id}: imported before, as run {earlier}", file=sys.stderr)
             continue
-        logs[text] = file
+        if record.cell_id in others:
+            print(
+                f"{record.cell_id}: stands for what was imported as {others[record.cell_id]} from now on",
+                file=sys.stderr,
+            )
+        others[record.cell_id] = run_id
+        copies |= dict(zip(files, sources, strict=True))
         records.append(record)
     if not wanted.dry_run:
-        _keep(session, records, logs)
+        _keep(session, records, copies)
     _print(records, wanted)
     return EXIT_OK if all(record.status == "succeeded" for record in records) else EXIT_CELL_FAILED
 
 
-def _keep(session: Session, records: Sequence[Record], logs: Mapping[str, str]) -> None:
+def _places(run_id: str, sources: Sequence[Source], copies: Mapping[str, Source]) -> list[str]:
+    """Return where the files of a run are kept: what many models share, as a metafile, once."""
+    known = {id(source): file for file, source in copies.items()}
+    places: list[str] = []
+    for number, source in enumerate(sources):
+        name = source.path.name if len(sources) == 1 else f"{number + 1}-{source.path.name}"
+        places.append(known.get(id(source), f"results/runs/{run_id}/{name}"))
+    return places
+
+
+def _record(session: Session, one: Import, run_id: str, sources: Sequence[Source], log: str) -> Record:
+    written_s = sources[-1].written_unix_s
+    try:
+        return make_record(one, run_id=run_id, profile=session.profile, written_unix_s=written_s, log=log)
+    except ValidationError as error:
+        where = ", ".join(str(source.path) for source in sources)
+        raise ConfigError(
+            f"{where}: no record can be made of it: {fault(error)}", "say it right with an option"
+        ) from None
+
+
+def _keep(session: Session, records: Sequence[Record], copies: Mapping[str, Source]) -> None:
     """Copy the files beside the logs of our own runs, and then store the records, which name them."""
     session.store.check(record.cell_id for record in records)
-    for text, file in logs.items():
-        write_whole(session.workspace.root / file, text)
+    for file, source in copies.items():
+        write_whole(session.workspace.root / file, source.content)
     for record in records:
         session.store.add(record)
 
 
-Found = tuple[Import, str, float]
+Found = tuple[Import, list[Source]]
 
 
 def _logs(session: Session, wanted: Wanted) -> list[Found]:
@@ -93,19 +114,18 @@ def _logs(session: Session, wanted: Wanted) -> list[Found]:
             "--table is compared with a metafile", "zoo-bench import metafile metafile.yml --table README.md"
         )
     adapter = find_adapter(wanted.adapter, _patterns(wanted))
-    texts = [_text(path) for path in wanted.files]
-    groups = [list(range(len(texts)))] if wanted.joined else [[place] for place in range(len(texts))]
+    sources = [Source.read(path) for path in wanted.files]
     found: list[Found] = []
-    for group in groups:
-        paths, lines = [wanted.files[place] for place in group], "".join(_ended(texts[place]) for place in group)
-        run = finished_run(adapter(lines.splitlines()))
-        where = ", ".join(map(str, paths))
+    for group in [sources] if wanted.joined else [[source] for source in sources]:
+        lines = (line for source in group for line in source.lines)
+        run = finished_run(adapter(lines), wanted.facts.get("recipe.lr_schedule.iterations"))
+        where = ", ".join(str(source.path) for source in group)
         if not run.steps and not run.scores:
             raise ConfigError(
                 f"{where}: the adapter {wanted.adapter} finds no iteration and no evaluation in it", _other(wanted)
             )
-        origin = Origin(adapter=wanted.adapter, files=origin_files(paths, [texts[place].encode() for place in group]))
-        found.append((_import(session, wanted, origin, run, where), lines, paths[-1].stat().st_mtime))
+        origin = Origin(adapter=wanted.adapter, files=origin_files(group))
+        found.append((_import(session, wanted, origin, run, where), group))
     return found
 
 
@@ -129,29 +149,34 @@ def _import(session: Session, wanted: Wanted, origin: Origin, run: FinishedRun, 
 def _metafile(session: Session, wanted: Wanted) -> list[Found]:
     found: list[Found] = []
     for path in wanted.files:
-        text = _text(path)
-        models = read_metafile(path, text)
+        source = Source.read(path)
+        models = read_metafile(path, source.text)
         table = wanted.table or _beside(path)
-        rows = read_tables(_text(table)) if table else ()
-        links = {_stem(row.config): row for row in reversed(rows)}
-        origin = Origin(adapter=METAFILE, files=origin_files([path], [text.encode()]))
+        rows = read_tables(Source.read(table).text) if table else ()
+        origin = Origin(adapter=METAFILE, files=origin_files([source]))
+        links = {row.config: row for row in reversed(rows)}
         for model in models:
-            one = _import(session, wanted, origin, model.finished(), f"{path}: {model.name}")
-            urls = _urls(model.weights, links.get(_stem(model.config)))
+            try:
+                one = _import(session, wanted, origin, model.finished(), f"{path}: {model.name}")
+            except ConfigError as error:
+                print(f"passed over: {error.message}", file=sys.stderr)
+                continue
+            urls = _urls(model.weights, links.get(config_name(model.config)))
             one = Import(one.cell, one.origin.model_copy(update=urls), one.finished, model.fps, DEFINITIONS)
-            found.append((one, text, path.stat().st_mtime))
-        if table is None:
-            print(f"{path}: no table beside it to compare with (--table README.md)", file=sys.stderr)
-            continue
-        agreed, conflicts = compare(models, rows)
-        print(f"{path.name} against {table.name}: {agreed} figures agree, {len(conflicts)} do not", file=sys.stderr)
-        for line in (*(conflict.text(table.name) for conflict in conflicts), *unmatched(models, rows)):
-            print(f"  {line}", file=sys.stderr)
+            found.append((one, [source]))
+        _compare(path, models, table, rows)
     return found
 
 
-def _stem(config: str) -> str:
-    return config.rsplit("/", 1)[-1].removesuffix(".py")
+def _compare(path: Path, models: Sequence[Model], table: Path | None, rows: Sequence[TableRow]) -> None:
+    """Say in which figures a metafile and its authors' table differ."""
+    if table is None:
+        print(f"{path}: no table beside it to compare with (--table README.md)", file=sys.stderr)
+        return
+    agreed, conflicts = compare(models, rows)
+    print(f"{path.name} against {table.name}: {agreed} figures agree, {len(conflicts)} do not", file=sys.stderr)
+    for line in (*(conflict.text(table.name) for conflict in conflicts), *unmatched(models, rows)):
+        print(f"  {line}", file=sys.stderr)
 
 
 def _urls(weights: str, row: TableRow | None) -> dict[str, str]:
@@ -178,22 +203,6 @@ def _patterns(wanted: Wanted) -> dict[str, str]:
             raise ConfigError(f"--pattern {text}: expected EVENT=PATTERN", r"--pattern 'step=iter (?P<iteration>\d+)'")
         found[event] = pattern
     return found
-
-
-def _text(path: Path) -> str:
-    """Read a file, also a compressed one."""
-    try:
-        content = read_bytes(path, MOST_BYTES)
-        content = gzip.decompress(content) if path.suffix == ".gz" else content
-    except (OSError, EOFError) as error:
-        raise ConfigError(
-            f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}", "name a file of the run"
-        ) from None
-    return content.decode("utf-8", errors="replace")
-
-
-def _ended(text: str) -> str:
-    return text if not text or text.endswith("\n") else f"{text}\n"
 
 
 def _other(wanted: Wanted) -> str:

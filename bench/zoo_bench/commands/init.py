@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from zoo_bench.backends import find_backend
 from zoo_bench.cell import expand
 from zoo_bench.errors import EXIT_OK, ConfigError
 from zoo_bench.initial import LOGS, MODELS, Repository, look
 from zoo_bench.load import load_matrix
 from zoo_bench.machine import MachineInfo, describe_machine, usable_gpus
 from zoo_bench.whole import write_whole
-from zoo_bench.workspace import MATRIX_NAME, bundled_root
+from zoo_bench.workspace import MATRIX_NAME, Workspace, bundled_root
 
 WORKFLOW = ".github/workflows/zoo-nightly.yml"
 
@@ -36,10 +40,10 @@ def init(root: Path, name: str | None, script: str | None, adapter: str | None) 
         raise ConfigError(
             f"{root}: there is already {', '.join(there)}, and nothing was written", "move them away first"
         )
+    _check(files)
     for file, text in files.items():
         write_whole(root / file, text)
         print(f"wrote {file}")
-    expand(load_matrix(root / MATRIX_NAME))  # what was written must be a zoo
     print(f"\nThe script is {found.script}; its log is read by the adapter '{found.adapter}': {found.why}.")
     print(
         f"COCO is {f'in {found.coco}' if found.coco else 'not here: name its folder in matrix.yaml, or machine.yaml'}."
@@ -48,6 +52,16 @@ def init(root: Path, name: str | None, script: str | None, adapter: str | None) 
     print("  zoo-bench plan    # the cells")
     print("  zoo-bench run     # all of them; each is tried for a minute first")
     return EXIT_OK
+
+
+def _check(files: Mapping[str, str]) -> None:
+    """Raise ConfigError where what is to be written would be no zoo: a name may be none."""
+    with tempfile.TemporaryDirectory() as folder:
+        for file, text in files.items():
+            write_whole(Path(folder, file), text)
+        matrix = load_matrix(Path(folder, MATRIX_NAME))
+        for name in {cell.backend for cell in expand(matrix)}:
+            find_backend(name, Workspace.locate(Path(folder)))
 
 
 def _files(found: Repository, backend: str, machine: MachineInfo) -> dict[str, str]:
@@ -80,8 +94,8 @@ def _matrix(found: Repository, backend: str, machine: MachineInfo) -> str:
     text = (bundled_root() / MATRIX_NAME).read_text(encoding="utf-8")
     gpus = usable_gpus(machine)
     changes = {
-        r"(?m)^  backends: \[.*?\]": f"  backends: [{backend}]",
-        r"(?m)^  backend: \[.*?\]": f"  backend: [{backend}]",
+        r"(?m)^  backends: \[.*?\]": f"  backends: [{json.dumps(backend)}]",
+        r"(?m)^  backend: \[.*?\]": f"  backend: [{json.dumps(backend)}]",
         r"(?m)^# yaml-language-server.*\n": "",
     }
     if found.coco:

@@ -67,7 +67,7 @@ def _results(content: Content, cell: Cell) -> Iterator[dict[str, Any]]:
         yield {
             "task": {"type": task, "name": task_title},
             "dataset": {
-                "type": content.matrix.datasets[cell.dataset].label,
+                "type": content.matrix.dataset_label(cell.dataset),
                 "name": dataset_title(content.matrix, cell),
                 "split": "val",
             },

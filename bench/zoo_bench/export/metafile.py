@@ -52,7 +52,7 @@ def to_yaml(values: Mapping[str, Any]) -> str:
 
 def dataset_title(matrix: Matrix, cell: Cell) -> str:
     """Return what a cell's dataset is called outside of this zoo, where that is known; else its label."""
-    label = matrix.datasets[cell.dataset].label
+    label = matrix.dataset_label(cell.dataset)
     return DATASET_TITLES.get(label, label)
 
 
@@ -102,16 +102,30 @@ def _metadata(content: Content, cell: Cell, row: Row) -> Iterator[tuple[str, Any
         value = figure("memory", memory, content.options.memory).value
         if value is not None:
             yield "Training Memory (GB)", float(written("memory", value))
-    yield "Training Techniques", list(_techniques(made.cell))
-    yield "Training Resources", _resources(made)
-    yield "Batch Size", images_an_iteration(made.cell)
+    if _knows(made, "recipe.optimizer.name"):
+        yield "Training Techniques", list(_techniques(made.cell))
+    if gpus_used(made) or made.origin is None:
+        yield "Training Resources", _resources(made)
+    if _knows(made, "gpus", "images_per_gpu"):
+        yield "Batch Size", images_an_iteration(made.cell)
+    if _knows(made, "recipe.lr_schedule.iterations"):
+        yield from _length(content.matrix, cell, made)
+    speed = figure("fps", fps).value if fps is not None else None
+    if fps is not None and speed:
+        yield "inference time (ms/im)", [_inference(fps, 1 / speed)]
+
+
+def _knows(record: Record, *keys: str) -> bool:
+    """Tell whether values of a run's cell are its own: of an imported one, the rest are the matrix's."""
+    return record.origin is None or set(keys) <= set(record.origin.known)
+
+
+def _length(matrix: Matrix, cell: Cell, made: Record) -> Iterator[tuple[str, Any]]:
     iterations = int(made.cell["recipe"]["lr_schedule"]["iterations"])
     yield "Iterations", iterations
-    dataset = content.matrix.datasets[cell.dataset]
+    dataset = matrix.datasets.get(cell.dataset)
     if isinstance(dataset, ShapesDataset):  # how many images another one has, no record says
         yield "Epochs", round(iterations * images_an_iteration(made.cell) / dataset.train_images, 2)
-    if fps is not None and fps.measurements.infer is not None:
-        yield "inference time (ms/im)", [_inference(fps, 1 / fps.measurements.infer.fps)]
 
 
 def _inference(record: Record, seconds: float) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from zoo_bench.matrix import Matrix
 from zoo_bench.recipe import merge
 
 # What adapters describe a run by that is no key of a cell.
-NO_KEYS = ("software", "gpu", "epochs", "name")
+NO_KEYS = ("software", "gpu", "epochs", "name", "batch_size")
 AXES = ("detector", "backbone", "schedule", "precision", "dataset")
 
 
@@ -55,11 +55,13 @@ def imported_cell(
     told = {key: value for key, value in facts.items() if key not in (*NO_KEYS, *AXES, "masks")}
     for key, value in told.items():
         values = merge(values, _nested(key, value))
+    _spread(values, facts, where)
     batch = max(1, int(values.get("gpus", 0))) * int(values.get("images_per_gpu", 1))
     values = merge(values, {"recipe": {"base_batch_size": batch}})
     values["recipe"]["lr_schedule"].setdefault("iterations", 1)
     name = facts.get("name") or _name(matrix, backend, at, kind)
     known = [*(axis for axis in AXES if axis in facts), *told]
+    known += ["gpus", "images_per_gpu"] if "batch_size" in facts else []
     known += ["recipe.lr_schedule.iterations"] if iterations else []
     axes = {axis: at[axis] for axis in AXES if axis != "dataset"}
     try:
@@ -69,6 +71,16 @@ def imported_cell(
         key = ".".join(map(str, detail["loc"]))
         raise ConfigError(f"{where}: {key}: {detail['msg']}", "say it right with an option") from None
     return ImportedCell(cell, tuple(dict.fromkeys(known)))
+
+
+def _spread(values: dict[str, Any], facts: Mapping[str, Any], where: str) -> None:
+    """Where a log tells the batch of all GPUs together, find that of each; it must be said how many there were."""
+    batch = facts.get("batch_size")
+    if batch is None or "images_per_gpu" in facts:
+        return
+    if "gpus" not in facts or int(batch) % max(1, int(facts["gpus"])):
+        raise ConfigError(f"{where}: it tells a batch of {batch}, and not on how many GPUs", "say it: --gpus N")
+    values["images_per_gpu"] = int(batch) // max(1, int(facts["gpus"]))
 
 
 def _name(matrix: Matrix, backend: str, at: Mapping[str, str], kind: Mapping[str, Any]) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from pydantic import ValidationError
 
 from zoo_bench.adapters import Told
 from zoo_bench.events import Event, averaged_over
@@ -66,14 +69,13 @@ class _Reading:
     ended: str | None = None
     times_unix_s: list[float] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
-    passed_s: float = 0.0
     lost: int = 0
     segments: int = 1
     begins: bool = False
 
 
-def finished_run(told: Iterable[Told]) -> FinishedRun:
-    """Put together what an adapter tells of one run.
+def finished_run(told: Iterable[Told], planned: int | None = None) -> FinishedRun:
+    """Put together what an adapter tells of one run. `planned`: the iterations of the whole, if somebody knows.
 
     A run that was interrupted and taken up again has several segments. An iteration that comes a second time replaces
     the first, and all that followed that: so what was trained twice counts once, and a training that began anew
@@ -84,7 +86,8 @@ def finished_run(told: Iterable[Told]) -> FinishedRun:
         if "unix_s" in fields:
             reading.times_unix_s.append(float(fields["unix_s"]))
         if name == "described":
-            reading.facts.update(fields)
+            reading.facts.update({key: value for key, value in fields.items() if key != "remarks"})
+            reading.remarks += fields.get("remarks", ())
             reading.begins, reading.ended = bool(reading.steps), None
         elif name == "step" and reading.ended is None:  # what is told after its end is no iteration of it
             _take_step(reading, fields)
@@ -97,7 +100,7 @@ def finished_run(told: Iterable[Told]) -> FinishedRun:
             reading.ended = str(fields.get("status"))
         elif name == "remark":
             reading.remarks.append(str(fields["text"]))
-    return _finished(reading)
+    return _finished(reading, planned)
 
 
 def _take_step(reading: _Reading, fields: Mapping[str, Any]) -> None:
@@ -111,22 +114,27 @@ def _take_step(reading: _Reading, fields: Mapping[str, Any]) -> None:
         reading.results = [(at, result) for at, result in reading.results if at < number]
     since = number - (int(reading.steps[-1].number("iteration")) if reading.steps else 0)
     values = {"averaged_over": since, **fields}
-    values.pop("unix_s", None)
-    reading.passed_s += float(fields.get("iteration_time_s") or 0.0) * values["averaged_over"]
+    at_s = float(values.pop("unix_s", 0.0))
     if begins and reading.steps:
         values.pop("iteration_time_s", None)
-    reading.steps.append(Event("step", reading.passed_s, float(fields.get("unix_s") or 0.0), values))
+    if begins and not reading.steps:  # all before it was another training
+        reading.times_unix_s, reading.memory = reading.times_unix_s[-1:], None
+    reading.steps.append(Event("step", 0.0, at_s, values))
 
 
 def _take_memory(reading: _Reading, fields: Mapping[str, Any]) -> None:
-    found = ReportedMemory.model_validate({key: value for key, value in fields.items() if key != "unix_s"})
+    try:
+        found = ReportedMemory.model_validate({key: value for key, value in fields.items() if key != "unix_s"})
+    except ValidationError:  # more than any machine has, or less than nothing
+        return
     if reading.memory is None or found.bytes > reading.memory.bytes:
         reading.memory = found
 
 
-def _finished(reading: _Reading) -> FinishedRun:
-    last = int(reading.steps[-1].number("iteration")) if reading.steps else 0
-    planned = _planned(reading)
+def _finished(reading: _Reading, stated: int | None) -> FinishedRun:
+    steps = _on_one_clock(reading.steps)
+    last = int(steps[-1].number("iteration")) if steps else 0
+    planned = stated or _planned(reading)
     status, reason = _ending(reading, last, planned)
     evaluated = [result for at, result in reading.results if at == last or reading.ended == "success"]
     remarks = list(reading.remarks)
@@ -135,12 +143,14 @@ def _finished(reading: _Reading) -> FinishedRun:
         remarks.append(f"joined from {reading.segments} segments{again}")
     if reading.results and not evaluated:
         remarks.append(f"its last evaluation was after iteration {reading.results[-1][0]} of {last}: no AP is taken")
+    if status == "succeeded" and planned is None and steps and reading.ended is None:
+        remarks.append(f"its length is not told: {last} iterations are taken for all of it (--iterations says another)")
     done = {"train": status == "succeeded" and bool(reading.steps or evaluated), "evaluate": bool(evaluated)}
     scores = evaluated[-1] if evaluated else {}
     times = reading.times_unix_s
     return FinishedRun(
         facts=reading.facts,
-        steps=tuple(reading.steps),
+        steps=steps,
         scores={kind: scores[kind] for kind in ("box", "mask") if scores.get(kind)},
         memory=reading.memory,
         planned=planned,
@@ -148,9 +158,23 @@ def _finished(reading: _Reading) -> FinishedRun:
         reason=reason,
         phases_done=tuple(phase for phase in WORKER_PHASES if done.get(phase)),
         began_unix_s=min(times) if times else None,
-        duration_s=max(times) - min(times) if times else reading.passed_s,
+        duration_s=max(times) - min(times) if times else steps[-1].time_s if steps else 0.0,
         remarks=tuple(dict.fromkeys(remarks)),
     )
+
+
+def _on_one_clock(steps: Sequence[Event]) -> tuple[Event, ...]:
+    """Let the times of the steps tell when each ended, from 0. What came before the first line is not known: it counts
+    for no more iterations than the second.
+    """
+    if len(steps) > 1 and averaged_over(steps[0]) > averaged_over(steps[1]):
+        steps = [replace(steps[0], fields={**steps[0].fields, "averaged_over": averaged_over(steps[1])}), *steps[1:]]
+    passed_s, found = 0.0, []
+    for step in steps:
+        time_s = step.number("iteration_time_s")
+        passed_s += time_s * averaged_over(step) if math.isfinite(time_s) else 0.0
+        found.append(replace(step, time_s=passed_s))
+    return tuple(found)
 
 
 def _planned(reading: _Reading) -> int | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from zoo_bench.adapters.text import read_number
 from zoo_bench.errors import ConfigError
 from zoo_bench.imports.finished import FinishedRun
 from zoo_bench.measurements import ReportedMemory
@@ -26,6 +27,7 @@ SCHEDULE = re.compile(r"^\d+[xe]$")
 NECKS = ("fpn", "c4", "dc5", "pafpn", "bifpn")
 RESOURCES = re.compile(r"(\d+)x\s+(.+?)\s+GPUs?")
 DATASETS = ("coco",)
+MOST = 1e9
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def _model(entry: Mapping[str, Any], collection: Any) -> Model:
     name = str(entry["Name"])
     metrics: dict[str, Any] = {}
     for result in _list(_get(entry, "Results")):
-        metrics |= _get(result, "Metrics") or {}
+        found = _get(result, "Metrics")
+        metrics |= found if isinstance(found, dict) else {}
     timed = [_number(_get(one, "value")) for one in _list(_get(metadata, INFERENCE))]
     facts = {**_axes(name), **_resources(metadata, collection), "masks": MASK in metrics, "name": name}
     iterations = _number(_get(metadata, "Iterations"))
@@ -142,4 +145,6 @@ def _list(values: Any) -> list[Any]:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    """Return a number that can be one: none of these figures is negative, or endless."""
+    found = None if isinstance(value, str) else read_number(value)
+    return found if found is not None and 0 <= found < MOST else None

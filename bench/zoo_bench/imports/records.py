@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from zoo_bench import __version__
@@ -14,6 +13,7 @@ from zoo_bench.cell import digest, recipe_values
 from zoo_bench.evaluate import METRICS, CocoScores, MetricSet
 from zoo_bench.imports.cells import ImportedCell
 from zoo_bench.imports.finished import FinishedRun
+from zoo_bench.imports.sources import Source
 from zoo_bench.measurements import Measurements, Reported
 from zoo_bench.recipe import WORKER_PHASES
 from zoo_bench.record import Inputs, Origin, OriginFile, Record
@@ -33,11 +33,15 @@ class Import:
     definitions: Mapping[str, str] | None = None
 
 
-def origin_files(paths: Sequence[Path], contents: Sequence[bytes]) -> tuple[OriginFile, ...]:
-    """Describe the files that a run was read from."""
+def origin_files(sources: Sequence[Source]) -> tuple[OriginFile, ...]:
+    """Describe the files that a run was read from, as they are on disk."""
     return tuple(
-        OriginFile(name=printable(path.name), sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
-        for path, content in zip(paths, contents, strict=True)
+        OriginFile(
+            name=printable(source.path.name),
+            sha256=hashlib.sha256(source.content).hexdigest(),
+            bytes=len(source.content),
+        )
+        for source in sources
     )
 
 
@@ -58,7 +62,7 @@ def make_record(found: Import, *, run_id: str, profile: str, written_unix_s: flo
         profile=profile,
         cell=resolved,
         recipe_sha256=digest(recipe_values(resolved)),
-        fingerprint=digest([file.sha256 for file in found.origin.files] + [cell.id]),
+        fingerprint=digest([[file.sha256 for file in found.origin.files], resolved]),
         inputs=Inputs(sources_sha256="", lock_sha256=None, dataset_sha256=""),
         status=run.status,
         reason=run.reason,

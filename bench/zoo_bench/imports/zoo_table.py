@@ -58,13 +58,13 @@ def read_tables(text: str) -> tuple[TableRow, ...]:
         config = next((target for target in links.values() if target.endswith(".py")), "")
         if config:
             printed = {head: cell for head, cell in zip(heads, cells, strict=False) if head in HEADS.values()}
-            rows.append(TableRow(number, _file(config), printed, links))
+            rows.append(TableRow(number, config_name(config), printed, links))
     return tuple(rows)
 
 
 def compare(models: Sequence[Model], rows: Sequence[TableRow]) -> tuple[int, tuple[Conflict, ...]]:
     """Return how many figures agree, at the digits of the table, and those that do not."""
-    by_config = {_file(model.config): model for model in models}
+    by_config = {config_name(model.config): model for model in models}
     agreed, conflicts = 0, []
     for row in rows:
         model = by_config.get(row.config)
@@ -81,7 +81,7 @@ def compare(models: Sequence[Model], rows: Sequence[TableRow]) -> tuple[int, tup
 
 def unmatched(models: Sequence[Model], rows: Sequence[TableRow]) -> Iterator[str]:
     """Name the models that no row is of, and the rows that no model is of."""
-    mine, theirs = {_file(model.config): model.name for model in models}, {row.config: row.line for row in rows}
+    mine, theirs = {config_name(model.config): model.name for model in models}, {row.config: row.line for row in rows}
     yield from (f"{name} stands in no table" for config, name in mine.items() if config not in theirs)
     yield from (
         f"line {line}: {config} is not in the metafile" for config, line in theirs.items() if config not in mine
@@ -93,7 +93,8 @@ def _head(text: str) -> str:
     return next((head for word, head in HEADS.items() if lowered.startswith(word)), text)
 
 
-def _file(path: str) -> str:
+def config_name(path: str) -> str:
+    """Return the name of a configuration, without its folder and ending."""
     return path.rsplit("/", 1)[-1].removesuffix(".py")
 
 
