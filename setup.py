@@ -19,6 +19,7 @@ PACKAGES = ROOT / "bench"
 BUNDLED = ("models", "templates", "matrix.yaml")
 # What writes to where models are published; a folder needs none of it.
 PUBLISHING = {"s3": ["s3fs>=2024.6"], "hf": ["huggingface_hub>=1"]}
+EXPORTING = {"parquet": ["pyarrow>=17"]}
 # What submits cells to a Slurm cluster; nobody else needs it.
 CLUSTER = {"slurm": ["submitit>=1.5"]}
 NOT_BUNDLED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
@@ -102,13 +103,15 @@ setup(
     ],
     extras_require={
         **PUBLISHING,
+        **EXPORTING,
         **CLUSTER,
         "dev": [
-            *(package for packages in (PUBLISHING | CLUSTER).values() for package in packages),
+            *(package for packages in (PUBLISHING | EXPORTING | CLUSTER).values() for package in packages),
             "build>=1.2",
             "flask>=3",
             "flask-cors>=5",
             "hypothesis>=6.100",
+            "model-index>=0.1.11",
             "moto[s3]>=5",
             "mypy>=1.15",
             "playwright>=1.50",

@@ -27,7 +27,9 @@ event has ``event``, ``time_s`` (monotonic), ``unix_s`` and ``protocol``. Second
     epoch_start       epoch
     step              iteration (from 1), iterations, loss, losses: {name: value}, lr, iteration_time_s (from the end
                       of the last iteration to the end of this one), data_time_s (of it, waiting for data), batch_size,
-                      end_s (monotonic; when it ended, for a device that tells it later; else time_s is that)
+                      end_s (monotonic; when it ended, for a device that tells it later; else time_s is that),
+                      averaged_over (the iterations up to this one that its figures are means of; else 1). Of a trainer
+                      that does not tell them, loss, lr and data_time_s are left out
     epoch_stop        epoch
     checkpoint_saved  path, iteration, final, trained (the whole schedule was run), bytes
     infer_step        index (from 1), images (planned), image_id, load_s, preprocess_s, forward_s, postprocess_s,
@@ -38,6 +40,8 @@ event has ``event``, ``time_s`` (monotonic), ``unix_s`` and ``protocol``. Second
     eval_result       box: {...}, mask: {...}    (only of a worker that scores itself)
     allocator_peak    rank, device, allocated_bytes, reserved_bytes (largest so far; about once a second in training,
                       and at its end)
+    memory_peak       bytes, count (allocated or reserved), over_gpus (max, rank0 or sum): what a trainer that is not
+                      ours says of itself; the last two are left out where it does not tell
     heartbeat         {}    (nothing else was written for some seconds; a sign of life, not of progress)
     error             phase, kind (one of ERROR_KINDS), message
     run_stop          status: success, failed or aborted
@@ -77,6 +81,7 @@ EVENTS = (
     "eval_stop",
     "eval_result",
     "allocator_peak",
+    "memory_peak",
     "heartbeat",
     "error",
     "run_stop",

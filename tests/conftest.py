@@ -53,6 +53,16 @@ FAKE: dict[str, Any] = {
 }
 
 
+# What waits longest begins first, or all others would be done and wait for it.
+FIRST = ("test_slurm.py", "test_nightly.py", "test_soak.py", "test_given_back.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of these files first."""
+    ranks = {name: rank for rank, name in enumerate(FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(FIRST)))
+
+
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads the user's machine.yaml, nor colours or widths of the terminal the tests run in."""

@@ -81,7 +81,7 @@ def test_an_unknown_variant_is_answered_with_the_nearest(tmp_path: Path) -> None
     ("broken", "said"),
     [
         (SPEC.replace("run:", "runs:"), "backend.yaml:3: runs: unknown key; did you mean 'run'?"),
-        (SPEC.replace("max_gpus: 1", "max_gpus: 0"), "backend.yaml:4: offers.max_gpus:"),
+        (SPEC.replace("max_gpus: 1", "max_gpus: -1"), "backend.yaml:4: offers.max_gpus:"),
         (SPEC.replace(">=3.10", "3.10"), "backend.yaml:7: variants.current.python:"),
         (SPEC.replace("default_variant: current", "default_variant: curent"), "did you mean 'current'?"),
         (SPEC.replace("name: tiny", "name: other"), "expected 'tiny', the folder's name, found 'other'"),

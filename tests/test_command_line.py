@@ -16,7 +16,7 @@ from records import changed
 from zoo_bench.noise import Noise
 from zoo_bench.store import Store
 
-VERBS = ("run", "plan", "status", "show", "render", "verify", "compare", "doctor", "data")
+VERBS = ("run", "plan", "status", "show", "render", "verify", "compare", "export", "doctor", "data")
 
 
 def completed(zoo: Zoo, words: str) -> list[str]:
@@ -48,6 +48,7 @@ def test_help_names_every_verb_and_a_first_call(zoo: Zoo) -> None:
         ("zoo-bench render --mem-def a", ["allocated"]),
         ("zoo-bench render --tables a", ["apart"]),
         ("zoo-bench render --backend f", ["fake"]),
+        ("zoo-bench export mo", ["model-card", "model-index"]),
         ("zoo-bench run --select fake/ret", ["fake/retinanet_r50_fpn_1x_shapes", "fake/retinanet_r50_fpn_1x_coco"]),
     ],
 )
@@ -65,7 +66,7 @@ def test_the_shell_completes_runs_and_machines(zoo: Zoo) -> None:
     assert completed(zoo, "zoo-bench compare lab") == ["lab-2"]
 
 
-@pytest.mark.parametrize("verb", ["show", "render", "verify", "compare"])
+@pytest.mark.parametrize("verb", ["show", "render", "verify", "compare", "export"])
 def test_help_shows_a_call(zoo: Zoo, verb: str) -> None:
     told = zoo.call(verb, "--help").stdout
     assert f"zoo-bench {verb} " in " ".join(told.replace("│", " ").split()).split("Arguments")[0].split("Options")[0]

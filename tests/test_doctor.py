@@ -110,7 +110,7 @@ def test_a_build_for_cpus_is_refused_for_gpus_before_anything_starts(zoo: Zoo) -
 
     def refused() -> list[str]:
         session = Session.open(Asked(root=zoo.root))
-        found = shortcomings(session, needs_of(expand(session.matrix, "full")), machine)
+        found = shortcomings(session, needs_of(session, expand(session.matrix, "full")), machine)
         return [problem for problem in found if problem.startswith("backend")]
 
     (problem,) = refused()

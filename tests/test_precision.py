@@ -121,7 +121,7 @@ def lacking(asked: Asked, *capabilities: str) -> list[str]:
     )
     session = Session.open(asked)
     machine = MachineInfo.model_construct(gpus=gpus, nvml_problem=None)
-    return shortcomings(session, needs_of(session.cells), machine)
+    return shortcomings(session, needs_of(session, session.cells), machine)
 
 
 @pytest.mark.parametrize(

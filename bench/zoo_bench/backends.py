@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,15 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from zoo_bench.adapters import find_adapter
 from zoo_bench.addresses import InsidePath
 from zoo_bench.errors import ConfigError, nearest
-from zoo_bench.recipe import Name, Positive, Precision, Strict
+from zoo_bench.recipe import PHASES, Count, Name, Phase, Positive, Precision, Strict
 from zoo_bench.workspace import Workspace, bundled_root
 from zoo_bench.yamlfile import load_model
 
 SPEC_NAME = "backend.yaml"
+LAUNCHER = "zoo_bench.adapters.launch"
 Module = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
 PythonVersions = Annotated[
     str,
@@ -34,7 +37,7 @@ class Offers(Strict):
     detectors: tuple[Name, ...] = Field(min_length=1)
     backbones: tuple[Name, ...] = Field(min_length=1)
     precisions: tuple[Precision, ...] = Field(min_length=1)
-    max_gpus: Positive = Field(description="of one machine")
+    max_gpus: Count = Field(description="of one machine; 0: the CPU alone")
     max_nodes: Positive = Field(default=1, description="machines that can share a cell, as jobs of a Slurm cluster")
 
 
@@ -51,16 +54,50 @@ class Variant(Strict):
     gpus: bool = Field(default=True, description="false: its build of the framework is for CPUs alone")
 
 
+class CommandSpec(Strict):
+    """A trainer that is not ours: how it is started, and how what it prints is read."""
+
+    words: tuple[str, ...] = Field(
+        min_length=1,
+        description="the command, in which {lr}, {train.annotations} and so on stand for values of the job",
+    )
+    adapter: Name = Field(description="reads what it prints: gluoncv, mmdet, detectron2, mllog or regex")
+    patterns: dict[str, str] = Field(default={}, description="for regex: a regular expression for each event")
+    log: str | None = Field(default=None, description="the file it logs to, where that is not what it prints")
+    folder: str = Field(default=".", description="where it is started, relative to the workspace")
+    model: str | None = Field(default=None, description="the file of weights that it leaves")
+    sources: tuple[InsidePath, ...] = Field(
+        default=(), description="files of the workspace that it is made of: when one changes, cells are run again"
+    )
+
+
 class BackendSpec(Strict):
-    """backend.yaml."""
+    """backend.yaml. What is started is either a worker of zoo-bench's protocol (`run`), or a `command`."""
 
     name: Name
     description: str
-    run: Module = Field(description="the worker, started as python -m MODULE --job JOB")
+    run: Module | None = Field(default=None, description="the worker, started as python -m MODULE --job JOB")
+    command: CommandSpec | None = Field(default=None, description="a trainer that is not ours")
     probe: Module | None = Field(default=None, description="prints what the environment can run on, as JSON")
     offers: Offers
     default_variant: Name
     variants: dict[Name, Variant] = Field(min_length=1)
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """What it can do. A command trains, and evaluates what it has trained, in one go."""
+        return PHASES if self.command is None else ("train", "evaluate", "publish")
+
+    @model_validator(mode="after")
+    def _is_started(self) -> BackendSpec:
+        if (self.run is None) == (self.command is None):
+            raise ValueError("expected either run, a worker's module, or command, a trainer's")
+        if self.command is not None:
+            try:
+                find_adapter(self.command.adapter, self.command.patterns or None)
+            except ConfigError as error:
+                raise ValueError(f"{error.message}; {error.hint}") from None
+        return self
 
     @model_validator(mode="after")
     def _default_exists(self) -> BackendSpec:
@@ -78,6 +115,12 @@ class Backend:
     folder: Path
     root: Path
     spec: BackendSpec
+
+    def worker(self, python: Path) -> tuple[str, ...]:
+        """Return what a job of this backend is started with, `python` being that of its environment."""
+        if self.spec.run is not None:
+            return str(python), "-m", self.spec.run
+        return sys.executable, "-m", LAUNCHER, "--backend", str(self.folder / SPEC_NAME), "--python", str(python)
 
     def variant(self, name: str | None = None) -> Variant:
         """Return a variant by name (None: the default one).
@@ -170,6 +213,9 @@ def sources_sha256(backend: Backend) -> str:
         inside = path.relative_to(backend.folder)
         if path.is_file() and not any(part.startswith(".") for part in inside.parts):  # editors leave links like .#x.py
             files[f"{backend.name}/{inside.as_posix()}"] = path
+    for name in backend.spec.command.sources if backend.spec.command else ():
+        if (backend.root / name).is_file():
+            files[f"./{name}"] = backend.root / name
     digest = hashlib.sha256()
     for name, path in sorted(files.items()):
         content = hashlib.sha256(path.read_bytes()).hexdigest()

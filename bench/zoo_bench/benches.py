@@ -42,7 +42,7 @@ def prepare_benches(
         backend = session.backend(cell.cell)
         environment = _environment(session, backend, left, console)
         commands[cell.cell.id] = Bench(
-            command=(str(environment.python), "-m", backend.spec.run),
+            command=backend.worker(environment.python),
             folder=backend.root,
             dataset=session.dataset(cell.cell),
             candidates=usable_gpus(machine),

@@ -133,7 +133,7 @@ def _differences(row: Row, column: Column, zoo: Zoo, published: PublishedRow) ->
         theirs = f"{zoo.input.min_size} x {zoo.input.max_size}"
         yield f"theirs at {theirs} pixels, ours at {size['min_size']} x {size['max_size']}"
     if column in SPEED_AND_MEMORY and record is not None and not _same_hardware(zoo, record, column):
-        yield f"theirs on {hardware_text(zoo)}, ours on {_on(record)}"
+        yield f"theirs on {zoo.hardware.text}, ours on {_on(record)}"
 
 
 def _methods(column: Column, zoo: Zoo, published: PublishedRow, ours: Mapping[str, Any]) -> Iterator[str]:
@@ -165,21 +165,12 @@ def _counted_so(row: Row, zoo: Zoo) -> dict[str, Entry]:
 def _same_hardware(zoo: Zoo, record: Record, column: Column) -> bool:
     """Inference runs on one GPU, whatever their number."""
     used = gpus_used(record)
-    alike = bool(used) and all(_plain(zoo.hardware.gpu) in _plain(name) for name in used)
+    alike = bool(used) and all(map(zoo.hardware.is_kind_of, used))
     return alike and (column == "fps" or len(used) == zoo.hardware.gpus)
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace(" ", "")
 
 
 def _on(record: Record) -> str:
     return ", ".join(gpu_lines(record)) if record.cell["gpus"] else f"the CPU ({record.machine.get('cpu')})"
-
-
-def hardware_text(zoo: Zoo) -> str:
-    """Write what a source measured on."""
-    return f"{zoo.hardware.gpus} x {zoo.hardware.gpu}{f' ({zoo.hardware.detail})' if zoo.hardware.detail else ''}"
 
 
 def throughput_beside(

@@ -203,6 +203,37 @@ def render(
 
 
 @app.command()
+def export(
+    form: options.ExportFormat,
+    output: options.ExportFile = None,
+    root: Root = None,
+    matrix: MatrixFile = None,
+    profile: ProfileName = None,
+    select: Select = None,
+    backend: options.Backends = None,
+    tables: options.TablesLaidOut = None,
+    mem_def: options.MemoryCounted = "nvml",
+    mem_agg: options.MemoryOverGpus = "max",
+    energy: options.EnergyColumn = False,
+    spread: options.SpreadOverSeeds = False,
+    no_stale_marks: options.NoStaleMarks = False,
+) -> int:
+    """Write the document's rows for other tools: csv, json, latex, metafile, model-card, model-index or parquet.
+
+    They are the rows of `zoo-bench render` with the same options: `zoo-bench export csv -o zoo.csv`, or for a model's
+    repository on the Hub `zoo-bench export model-card --select '*retinanet_r50*' -o README.md`.
+    """
+    from zoo_bench.commands.export import export as command
+    from zoo_bench.document import DocumentOptions, chosen_backends, chosen_tables, memory_definition
+    from zoo_bench.session import Asked
+
+    memory = memory_definition(mem_def, mem_agg)
+    ours, laid_out = chosen_backends(backend), chosen_tables(tables)
+    chosen = DocumentOptions(profile, memory, energy, spread, not no_stale_marks, ours, laid_out)
+    return command(Asked(root, matrix, profile, select), form, output, chosen)
+
+
+@app.command()
 def report(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the site.")] = Path("site"),
     root: Root = None,
@@ -395,6 +426,84 @@ def doctor(
     from zoo_bench.session import Asked
 
     return command(Asked(root, matrix), fix=fix)
+
+
+@app.command()
+def init(
+    root: Annotated[Path, typer.Option(help="The repository.", show_default="this folder")] = Path(),
+    backend: Annotated[
+        str | None, typer.Option(help="What your trainer is called. Default: the folder's name.", show_default=False)
+    ] = None,
+    script: Annotated[
+        str | None, typer.Option(help="Your training script. Default: looked for.", show_default=False)
+    ] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="Reads what it logs. Default: told from logs or imports.", show_default=False)
+    ] = None,
+) -> int:
+    """Make an existing repository a zoo: matrix.yaml, a backend that starts your script, a nightly workflow."""
+    from zoo_bench.commands.init import init as command
+
+    return command(root, backend, script, adapter)
+
+
+@app.command("import")
+def import_(
+    adapter: Annotated[str, typer.Argument(help="gluoncv, mmdet, detectron2, mllog, regex, or metafile.")],
+    files: Annotated[list[Path], typer.Argument(help="Logs, each of one run (.gz too); or metafile.yml files.")],
+    root: Root = None,
+    matrix: MatrixFile = None,
+    profile: ProfileName = None,
+    backend: Annotated[
+        str | None, typer.Option(help="First part of the cells' ids. Default: the adapter's name.", show_default=False)
+    ] = None,
+    detector: Annotated[
+        str | None, typer.Option(help="Where the files do not tell: mask-rcnn_fpn.", show_default=False)
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="Where the files do not tell: r50.", show_default=False)] = None,
+    schedule: Annotated[str | None, typer.Option(help="Where the files do not tell: 1x.", show_default=False)] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="What was trained and evaluated on. Default: the matrix's.", show_default=False)
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=0, help="Where the files do not tell: how many.", show_default=False)
+    ] = None,
+    images_per_gpu: Annotated[
+        int | None, typer.Option(min=1, help="Where the files do not tell.", show_default=False)
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="Of the whole training, where the files do not tell.", show_default=False)
+    ] = None,
+    pattern: Annotated[
+        list[str] | None,
+        typer.Option(help="For regex: EVENT=PATTERN, such as 'step=iter (?P<iteration>\\d+)'.", show_default=False),
+    ] = None,
+    one_run: Annotated[bool, typer.Option("--one-run", help="All files are parts of one run, in this order.")] = False,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="For metafile: the README to compare with. Default: the one beside it.", show_default=False),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be imported, and keep nothing.")] = False,
+) -> int:
+    """Turn finished runs of other trainers into records, which `render` shows beside your own and marks as imported.
+
+    `zoo-bench import mmdet work_dirs/mask_rcnn/*.log.json`, then `zoo-bench render --backend torchvision,mmdet`.
+    """
+    from zoo_bench.commands.import_runs import Wanted, import_runs
+    from zoo_bench.session import Asked, Session
+
+    told = {
+        "detector": detector,
+        "backbone": backbone,
+        "schedule": schedule,
+        "dataset": dataset,
+        "gpus": gpus,
+        "images_per_gpu": images_per_gpu,
+        "recipe.lr_schedule.iterations": iterations,
+    }
+    facts = {name: value for name, value in told.items() if value is not None}
+    wanted = Wanted(adapter, tuple(files), facts, tuple(pattern or ()), backend, one_run, table, dry_run)
+    return import_runs(Session.open(Asked(root, matrix, profile)), wanted)
 
 
 @data_app.command("shapes")

@@ -65,6 +65,12 @@ def _runs() -> list[str]:
     return [run.run_id for run in Session.open(Asked()).runs.summaries]
 
 
+def _export_formats() -> Iterable[str]:
+    from zoo_bench.commands.export import FORMATS
+
+    return FORMATS
+
+
 def _beginning(incomplete: str, words: Iterable[str]) -> list[str]:
     return [word for word in dict.fromkeys(words) if word.startswith(incomplete)]
 
@@ -181,6 +187,20 @@ PlotsFolder = Annotated[
         help="Draw AP against speed, as SVGs in this folder beside the document, and show them in it.",
         show_default=False,
     ),
+]
+ExportFormat = Annotated[
+    str,
+    typer.Argument(
+        metavar="FORMAT",
+        autocompletion=lambda incomplete: _beginning(incomplete, _export_formats()),
+        help="csv, json and parquet (figures not rounded), latex (booktabs), metafile (mmdetection's metafile.yml), "
+        "model-card or model-index (Hugging Face).",
+        show_default=False,
+    ),
+]
+ExportFile = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Where to. Default: stdout.", show_default=False),
 ]
 NoStaleMarks = Annotated[
     bool,

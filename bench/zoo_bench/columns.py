@@ -14,12 +14,16 @@ COLUMNS: tuple[Column, ...] = ("memory", "s_per_iter", "fps", "box_ap", "mask_ap
 WITH_ENERGY: tuple[Column, ...] = ("memory", "s_per_iter", "energy", "fps", "box_ap", "mask_ap", "download")
 
 
-def _trained(record: Record) -> bool:
-    return record.checkpoint is not None and record.checkpoint.usable
-
-
 def _memory_is_of_training(record: Record) -> bool:
-    return record.measurements.memory is not None and "train" in record.phases_done
+    reported = record.measurements.reported
+    known = record.measurements.memory is not None or (reported is not None and reported.memory is not None)
+    return known and "train" in record.phases_done
+
+
+def _has_fps(record: Record) -> bool:
+    reported = record.measurements.reported
+    timed = record.measurements.infer is not None and "infer" in record.phases_done
+    return (timed or (reported is not None and reported.fps is not None)) and record.has_model
 
 
 # An untrained model floods postprocessing, so its fps would mean nothing.
@@ -31,13 +35,13 @@ HAS: dict[Column, Callable[[Record], bool]] = {
         and record.measurements.energy.joules_per_iteration is not None
         and "train" in record.phases_done
     ),
-    "fps": lambda record: record.measurements.infer is not None and "infer" in record.phases_done and _trained(record),
+    "fps": _has_fps,
     "box_ap": lambda record: (
-        record.measurements.scores is not None and record.measurements.scores.box is not None and _trained(record)
+        record.measurements.scores is not None and record.measurements.scores.box is not None and record.has_model
     ),
     "mask_ap": lambda record: (
-        record.measurements.scores is not None and record.measurements.scores.mask is not None and _trained(record)
+        record.measurements.scores is not None and record.measurements.scores.mask is not None and record.has_model
     ),
     # A run that only published measured nothing: what it links is in `Row.published`.
-    "download": lambda record: _trained(record) and record.measured,
+    "download": lambda record: record.has_model and record.measured,
 }

@@ -36,7 +36,7 @@ PHASE_OF = {"step": "train", "infer_step": "infer", "eval_step": "evaluate", "ev
 class Pace:
     """How far the running cell is, and how long the rest of it and of the matrix will take.
 
-    `expected_s` are the durations of earlier runs by cell id; a cell without one is expected to take as long as the
+    `expected_s` says by cell id how long its runs take (costs.py); a cell without is expected to take as long as the
     mean of the cells that ended in this session or, before any has, as the running one will at least.
     """
 

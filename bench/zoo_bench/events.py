@@ -29,6 +29,7 @@ EVENTS = frozenset(
         "eval_stop",
         "eval_result",
         "allocator_peak",
+        "memory_peak",
         "heartbeat",
         "error",
         "run_stop",
@@ -37,13 +38,14 @@ EVENTS = frozenset(
 
 # The numbers an event is worthless without; a line that lacks one is malformed.
 REQUIRED_NUMBERS: dict[str, tuple[str, ...]] = {
-    "step": ("iteration", "iterations", "loss", "lr", "iteration_time_s", "data_time_s", "batch_size"),
+    "step": ("iteration", "iterations", "iteration_time_s", "batch_size"),
     "train_resumed": ("iteration",),
     "checkpoint_saved": ("iteration",),
     "infer_step": (
         "index", "images", "load_s", "preprocess_s", "forward_s", "postprocess_s", "encode_s", "detections",
     ),
     "eval_step": ("index", "images"),
+    "memory_peak": ("bytes",),
     "allocator_peak": ("rank", "allocated_bytes", "reserved_bytes"),
 }  # fmt: skip
 
@@ -77,6 +79,12 @@ def ended_s(step: Event) -> float:
     """Return when the iteration of a `step` ended; the event may have been written some iterations later."""
     end_s = step.number("end_s")
     return step.time_s if math.isnan(end_s) else end_s
+
+
+def averaged_over(step: Event) -> int:
+    """Return how many iterations a `step` stands for: of an adapter it may be the mean of several."""
+    count = step.number("averaged_over")
+    return max(1, int(count)) if math.isfinite(count) else 1
 
 
 def timed_images(events: Iterable[Event]) -> list[Event]:

@@ -67,15 +67,24 @@ def figure(column: Column, record: Record, definition: MemoryDefinition = DEFAUL
     if column == "memory":
         return memory_figure(record, definition)
     if column == "s_per_iter" and measured.train:
-        return Figure(measured.train.mean_s, measured.train.interval)
+        return Figure(measured.train.mean_s, measured.train.interval, _as_reported(record, column))
     if column == "energy":
         return _energy(record)
-    if column == "fps" and measured.infer:
-        return Figure(measured.infer.fps, _rate(measured.infer.interval))
+    if column == "fps":
+        return _fps(record)
     if column == "box_ap" and measured.scores and measured.scores.box:
         return Figure(measured.scores.box.ap)
     if column == "mask_ap" and measured.scores and measured.scores.mask:
         return Figure(measured.scores.mask.ap)
+    return NOTHING
+
+
+def _fps(record: Record) -> Figure:
+    infer, reported = record.measurements.infer, record.measurements.reported
+    if infer is not None:
+        return Figure(infer.fps, _rate(infer.interval))
+    if reported is not None and reported.fps is not None:
+        return Figure(reported.fps, remark=_as_reported(record, "fps"))
     return NOTHING
 
 
@@ -92,12 +101,30 @@ def memory_figure(record: Record, definition: MemoryDefinition) -> Figure:
     """Return the peak memory of a run: of the host for a run without a GPU, where there is nothing to define."""
     memory, gpus = record.measurements.memory, int(record.cell["gpus"])
     if memory is None:
-        return NOTHING
+        return _reported_memory(record, definition)
     if gpus == 0:
         return Figure(memory.host_bytes)
     if definition.count == "nvml":
         return _nvml(memory, definition.over_gpus, gpus)
     return _allocator(memory, definition, gpus)
+
+
+def _reported_memory(record: Record, definition: MemoryDefinition) -> Figure:
+    """Take what a trainer says of itself; there is no other count of it, and a remark says which this is."""
+    reported = record.measurements.reported
+    if reported is None or reported.memory is None:
+        return NOTHING
+    found = reported.memory
+    if (found.count, found.over_gpus) == (definition.count, definition.over_gpus):
+        return Figure(found.bytes)
+    return Figure(found.bytes, remark=_as_reported(record, "memory"))
+
+
+def _as_reported(record: Record, column: Column) -> str:
+    """Say what a figure means that another program reported; nothing of our own."""
+    if record.origin is None:
+        return ""
+    return f"as reported: {record.definitions.get(column, 'it is not told how')}"
 
 
 def _nvml(memory: Memory, over_gpus: OverGpus, gpus: int) -> Figure:

@@ -1,4 +1,7 @@
-"""Which cells fill the document, and in which order: in one table a detector, or apart by backend. Pure functions."""
+"""Which cells fill the document, and in which order: in one table a detector, or apart by backend. Pure functions.
+
+They are the matrix's, and those that runs were imported for and that the matrix does not have.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from zoo_bench.document import DocumentOptions
 from zoo_bench.errors import ConfigError, nearest
 from zoo_bench.matrix import Matrix
 from zoo_bench.recipe import PRECISIONS
+from zoo_bench.runs import Runs
+from zoo_bench.selector import choose
 
 
 @dataclass(frozen=True)
@@ -30,12 +35,14 @@ class Part:
 class Layout:
     """The document's backends, in its order, and its parts: one for all, or one for each of them.
 
-    `mixed`: a table has rows of several backends, so that each row must say whose it is.
+    `mixed`: a table has rows of several backends, so that each row must say whose it is. `imported`: ids of the cells
+    that the matrix does not have.
     """
 
     backends: tuple[str, ...]
     parts: tuple[Part, ...]
     mixed: bool
+    imported: frozenset[str] = frozenset()
 
     @property
     def with_precision(self) -> bool:
@@ -47,22 +54,53 @@ class Layout:
         """Every cell, in the order of the rows."""
         return tuple(cell for part in self.parts for cell in part.cells)
 
+    def narrowed(self, select: str | None) -> Layout:
+        """Return it with the cells that `select` chooses alone; None: all of them.
 
-def lay_out(matrix: Matrix, options: DocumentOptions) -> Layout:
+        Raises:
+            ConfigError: a pattern of `select` matches no cell.
+        """
+        if select is None:
+            return self
+        chosen = {cell.id for cell in choose(self.cells, select, None)}
+        left = (Part(part.backend, tuple(cell for cell in part.cells if cell.id in chosen)) for part in self.parts)
+        parts = tuple(part for part in left if part.cells)
+        known = {cell.backend for part in parts for cell in part.cells}
+        return Layout(tuple(name for name in self.backends if name in known), parts, self.mixed, self.imported)
+
+
+def lay_out(matrix: Matrix, options: DocumentOptions, runs: Runs | None = None) -> Layout:
     """Choose and order the cells of a document. A backend that has none in the profile has no row and no part.
+
+    `runs`: the store, where what was imported is to be shown too.
 
     Raises:
         ConfigError: the profile is unknown, or has no cell of a backend that was asked for, or of any at all.
     """
-    cells = expand(matrix, options.profile)
+    declared = expand(matrix, options.profile)
+    others = imported_cells(declared, runs, matrix.profile(options.profile)[0]) if runs else ()
+    imported = frozenset(cell.id for cell in others)
+    cells = (*declared, *others)
     backends = _backends(matrix, options, cells)
     mine = {name: tuple(cell for cell in cells if cell.backend == name) for name in backends}
     if len(backends) == 1:
-        return Layout(backends, (Part("", mine[backends[0]]),), mixed=False)
+        return Layout(backends, (Part("", mine[backends[0]]),), mixed=False, imported=imported)
     if (options.tables or matrix.document.tables) == "apart":
-        return Layout(backends, tuple(Part(name, own) for name, own in mine.items() if own), mixed=False)
+        parts = tuple(Part(name, own) for name, own in mine.items() if own)
+        return Layout(backends, parts, mixed=False, imported=imported)
     chosen = [cell for own in mine.values() for cell in own]
-    return Layout(backends, (Part("", tuple(sorted(chosen, key=_place_in(matrix, options, backends)))),), mixed=True)
+    part = Part("", tuple(sorted(chosen, key=_place_in(matrix, options, backends, chosen))))
+    return Layout(backends, (part,), mixed=True, imported=imported)
+
+
+def imported_cells(declared: Iterable[Cell], runs: Runs, profile: str) -> tuple[Cell, ...]:
+    """Return the cells that runs of a profile were imported for, and that are not among those declared.
+
+    They are in the order in which they were imported first; of each, the newest run says what it is.
+    """
+    known = {cell.id for cell in declared}
+    newest = {run.cell_id: run for run in runs.summaries if run.imported and run.profile == profile}
+    return tuple(Cell.model_validate(runs.read(run).cell) for name, run in newest.items() if name not in known)
 
 
 def _backends(matrix: Matrix, options: DocumentOptions, cells: Sequence[Cell]) -> tuple[str, ...]:
@@ -80,16 +118,19 @@ def _backends(matrix: Matrix, options: DocumentOptions, cells: Sequence[Cell]) -
     return backends
 
 
-def _place_in(matrix: Matrix, options: DocumentOptions, backends: Sequence[str]) -> Callable[[Cell], tuple[int, ...]]:
+def _place_in(
+    matrix: Matrix, options: DocumentOptions, backends: Sequence[str], cells: Sequence[Cell]
+) -> Callable[[Cell], tuple[int, ...]]:
     """Return the order in which the same model of two backends stands beneath one another: by the axes, then backend.
 
-    What is on no axis, and has its cells from `include`, comes after what is on one.
+    What is on no axis, and has its cells from `include` or from imported runs, comes after what is on one.
     """
     _, profile = matrix.profile(options.profile)
-    detectors = _ranks(profile.axes.detector or matrix.axes.detector, matrix.detectors)
-    backbones = _ranks(profile.axes.backbone or matrix.axes.backbone, matrix.backbones)
-    schedules = _ranks(profile.axes.schedule or matrix.axes.schedule, matrix.schedules)
-    precisions = _ranks(profile.axes.precision or matrix.axes.precision, PRECISIONS)
+    axes = matrix.axes.model_copy(update=profile.axes.model_dump(exclude_none=True))
+    detectors = _ranks(axes.detector, matrix.detectors, (cell.detector for cell in cells))
+    backbones = _ranks(axes.backbone, matrix.backbones, (cell.backbone for cell in cells))
+    schedules = _ranks(axes.schedule, matrix.schedules, (cell.schedule for cell in cells))
+    precisions = _ranks(axes.precision, PRECISIONS, ())
 
     def place(cell: Cell) -> tuple[int, ...]:
         ranks = (detectors[cell.detector], backbones[cell.backbone], schedules[cell.schedule])
@@ -98,5 +139,5 @@ def _place_in(matrix: Matrix, options: DocumentOptions, backends: Sequence[str])
     return place
 
 
-def _ranks(axis: Sequence[str], declared: Iterable[str]) -> dict[str, int]:
-    return {name: rank for rank, name in enumerate(dict.fromkeys([*axis, *declared]))}
+def _ranks(axis: Sequence[str], declared: Iterable[str], others: Iterable[str]) -> dict[str, int]:
+    return {name: rank for rank, name in enumerate(dict.fromkeys([*axis, *declared, *others]))}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from urllib.parse import quote
 
 from tabulate import tabulate
@@ -26,9 +27,14 @@ def escape(value: object) -> str:
     return NUMBERED.sub(r"\1\\\2", OPENING.sub(r"\\\1", line))
 
 
+def address(target: str) -> str:
+    """Return a relative path or an address with what no link can hold percent-encoded."""
+    return quote(target, safe="/:#?&=%@+~,-._")
+
+
 def link(text: str, target: str) -> str:
     """Return a link; `target` is a relative path or an address."""
-    return f"[{escape(text)}]({quote(target, safe='/:#?&=%@+~,-._')})"
+    return f"[{escape(text)}]({address(target)})"
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -36,16 +42,34 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return tabulate(rows, headers=headers, tablefmt="pipe", colalign=["center"] * len(headers), disable_numparse=True)
 
 
+@dataclass(frozen=True)
+class Markup:
+    """How a format writes literal text, links (text, target), tables (headers, rows), marks and texts of footnotes.
+
+    What is put into a table or a footnote is in the format already.
+    """
+
+    escape: Callable[[object], str]
+    link: Callable[[str, str], str]
+    table: Callable[[Sequence[str], Sequence[Sequence[str]]], str]
+    footnote_mark: Callable[[int], str]
+    footnote: Callable[[int, str], str]
+
+
+MARKDOWN = Markup(escape, link, table, "[^{}]".format, "[^{}]: {}".format)
+
+
 class Footnotes:
     """Numbers footnotes in the order of their first use; the same text has one number."""
 
-    def __init__(self) -> None:
+    def __init__(self, markup: Markup = MARKDOWN) -> None:
+        self._markup = markup
         self._numbers: dict[str, int] = {}
 
     def mark(self, text: str) -> str:
-        """Return the reference to a footnote. `text` is Markdown already."""
-        return f"[^{self._numbers.setdefault(text, len(self._numbers) + 1)}]"
+        """Return the reference to a footnote. `text` is in the format already."""
+        return self._markup.footnote_mark(self._numbers.setdefault(text, len(self._numbers) + 1))
 
     def lines(self) -> list[str]:
         """Return the definitions, one a line."""
-        return [f"[^{number}]: {text}" for text, number in self._numbers.items()]
+        return [self._markup.footnote(number, text) for text, number in self._numbers.items()]

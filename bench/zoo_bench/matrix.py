@@ -217,6 +217,14 @@ class Matrix(Strict):
             raise ConfigError(f"--profile {chosen}: no such profile in the matrix", nearest(chosen, self.profiles))
         return chosen, self.profiles[chosen]
 
+    def detector_title(self, name: str) -> str:
+        """Return the heading of a detector's table; of one that only an imported run has, its name."""
+        return self.detectors[name].title if name in self.detectors else name
+
+    def backbone_title(self, name: str) -> str:
+        """Return what a table calls a backbone; one that only an imported run has, by its name."""
+        return self.backbones[name].title if name in self.backbones else name
+
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of matrix.yaml, for editors."""

@@ -44,10 +44,13 @@ class TrainTiming(Strict):
     `interval` (95 %, of the mean) is None where too few iterations were measured. `iterations_cut` were cut as warm-up,
     `pauses_cut` for a checkpoint or an evaluation. `ended_by`: the schedule was done, `measure.train_iterations` was
     reached before that, or the interval was narrow enough. `resumed_at`: the iteration after which an earlier run was
-    interrupted, and from which on these figures are. Defaults are for records of schema 1, which lack these.
+    interrupted, and from which on these figures are. `averaged_over`: what was measured are means of so many iterations
+    each, as an imported log has them. Defaults are for records of schema 1, which lack these. `data_share` and
+    `final_loss` are None where a log does not tell them.
     """
 
     iterations_run: Whole
+    averaged_over: Annotated[Whole, Field(ge=1)] = 1
     resumed_at: Whole = 0
     iterations_measured: Whole
     iterations_cut: Whole = 0
@@ -58,8 +61,8 @@ class TrainTiming(Strict):
     median_s: Amount
     p10_s: Amount
     p90_s: Amount
-    data_share: Annotated[float, Field(ge=0)]
-    final_loss: float
+    data_share: Annotated[float, Field(ge=0)] | None
+    final_loss: float | None
     ended_by: EndedBy = "schedule"
 
     @property
@@ -164,6 +167,21 @@ class Sampling(Strict):
     host: SamplingPeriod | None = None
 
 
+class ReportedMemory(Strict):
+    """The peak that a trainer reported of itself. `count` and `over_gpus`: None where it does not say which."""
+
+    bytes: Whole
+    count: Literal["allocated", "reserved"] | None = None
+    over_gpus: Literal["max", "rank0", "sum"] | None = None
+
+
+class Reported(Strict):
+    """What another program said of its own run, of what zoo-bench measures otherwise. fps: as its definition says."""
+
+    memory: ReportedMemory | None = None
+    fps: Annotated[float, Field(gt=0, le=LARGEST)] | None = None
+
+
 class Measurements(Strict):
     """Everything a run measured; None for what it did not."""
 
@@ -174,3 +192,4 @@ class Measurements(Strict):
     sampler_cpu_share: float | None = Field(default=None, description="CPU seconds of sampling per second of the job")
     sampling: Sampling | None = None
     scores: CocoScores | None = None
+    reported: Reported | None = None

@@ -96,6 +96,6 @@ def _places(matrix: Matrix, rows: Sequence[Row], metric: Column) -> Mapping[str,
         if metric in row.sources and AGAINST in row.sources:
             x, y = (figure(column, row.sources[column]).value for column in (AGAINST, metric))
             if x is not None and y is not None:
-                title = matrix.detectors[row.cell.detector].title
+                title = matrix.detector_title(row.cell.detector)
                 found.setdefault(title, []).append((shown(AGAINST, x), shown(metric, y)))
     return found

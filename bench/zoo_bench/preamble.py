@@ -39,7 +39,7 @@ def software(matrix: Matrix, used: Used) -> list[Lines]:
 def settings(layout: Layout) -> list[Lines]:
     """Say how the cells of each backend are trained and on what, as the matrix declares it."""
     return _grouped(
-        {name: _settings([cell for cell in layout.cells if cell.backend == name]) for name in layout.backends}
+        {name: _settings(layout, [cell for cell in layout.cells if cell.backend == name]) for name in layout.backends}
     )
 
 
@@ -74,8 +74,9 @@ def _software(records: Sequence[Record]) -> list[str]:
     return [f"{name} {', '.join(all_versions)}" for name, all_versions in found.items()]
 
 
-def _settings(cells: Sequence[Cell]) -> list[str]:
-    trained = (_trained_how(cell) for cell in cells)
+def _settings(layout: Layout, cells: Sequence[Cell]) -> list[str]:
+    """Of an imported cell it is not known whether the matrix's batch is its own: its row says what is known."""
+    trained = (_trained_how(cell) for cell in cells if cell.id not in layout.imported)
     data = (
         f"All models were trained on '{cell.dataset}_train', and tested on the '{cell.dataset}_val'." for cell in cells
     )

@@ -18,9 +18,9 @@ AMPERE = 8
 Need = tuple[Cell, tuple[Phase, ...]]
 
 
-def needs_of(cells: Iterable[Cell]) -> list[Need]:
-    """Return the cells with all their phases, as if nothing had been run yet."""
-    return [(cell, cell.phases) for cell in cells]
+def needs_of(session: Session, cells: Iterable[Cell]) -> list[Need]:
+    """Return the cells with all the phases that their backends can do, as if nothing had been run yet."""
+    return [(cell, session.as_offered(cell).phases) for cell in cells]
 
 
 def check(session: Session, needs: Sequence[Need], machine: MachineInfo | None) -> None:
@@ -51,7 +51,7 @@ def fitting_profiles(session: Session, machine: MachineInfo | None) -> list[str]
     return [
         name
         for name in session.matrix.profiles
-        if not shortcomings(session, needs_of(expand(session.matrix, name)), machine)
+        if not shortcomings(session, needs_of(session, expand(session.matrix, name)), machine)
     ]
 
 
@@ -80,6 +80,7 @@ def _lacking(session: Session, cell: Cell, phases: Sequence[Phase], machine: Mac
             yield from _hardware(cell, machine)
             yield from _precision(cell, machine)
         yield from _backend(session, cell)
+        yield from _phases(session, cell, phases)
         yield from _nodes(session, cell, machine)
         yield from _dataset(session, cell, phases)
     if "publish" in phases:
@@ -138,6 +139,15 @@ def _backend(session: Session, cell: Cell) -> list[str]:
     if environment.lock is None and not environment.ready:
         problems.append(f"backend {backend.name}: {environment.detail}")
     return problems
+
+
+def _phases(session: Session, cell: Cell, phases: Sequence[Phase]) -> list[str]:
+    offered = session.backend(cell).spec.phases
+    return [
+        f"backend {cell.backend} cannot {phase}: it starts a trainer, which trains and evaluates in one go"
+        for phase in phases
+        if phase not in offered
+    ]
 
 
 def _nodes(session: Session, cell: Cell, machine: MachineInfo | None) -> list[str]:

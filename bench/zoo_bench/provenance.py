@@ -58,7 +58,9 @@ def gpus_used(record: Record) -> list[str]:
 
 def gpu_lines(record: Record) -> list[str]:
     """Say which GPUs a run used: ``8 NVIDIA Tesla V100 GPUs``, one line a kind."""
-    names = gpus_used(record)
+    names, count = gpus_used(record), int(record.cell["gpus"])
+    if not names and count:
+        return [f"{count} GPUs, of a kind that is not told"]
     return [gpus_text(names.count(name), name) for name in dict.fromkeys(names)] or ["No GPU"]
 
 
@@ -74,8 +76,10 @@ def gpus_text(count: int, name: str) -> str:
 
 
 def cpu_line(record: Record) -> str:
-    """Say which CPU a run used."""
-    return f"{record.machine.get('cpu', 'unknown CPU')}, {record.machine.get('cores', '?')} cores"
+    """Say which CPU a run used; empty where it is not known."""
+    if "cpu" not in record.machine:
+        return ""
+    return f"{record.machine['cpu']}, {record.machine.get('cores', '?')} cores"
 
 
 def ram_line(record: Record) -> str:
@@ -97,7 +101,7 @@ def versions(record: Record) -> dict[str, str]:
 
 def machine_line(record: Record) -> str:
     """Describe a machine in one line: its name, GPUs and CPU."""
-    return ", ".join([*filter(None, [machine_name(record)]), *gpu_lines(record), cpu_line(record)])
+    return ", ".join(filter(None, [machine_name(record), *gpu_lines(record), cpu_line(record)]))
 
 
 def revision_text(revision: Revision | None) -> str:

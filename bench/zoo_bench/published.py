@@ -31,6 +31,19 @@ class Hardware(Strict):
     gpu: str
     detail: str = ""
 
+    def is_kind_of(self, gpu: str) -> bool:
+        """Tell whether a GPU of this name, as NVML gives it, is of the kind that was measured on."""
+        return _plain(self.gpu) in _plain(gpu)
+
+    @property
+    def text(self) -> str:
+        """It, as one writes it."""
+        return f"{self.gpus} x {self.gpu}{f' ({self.detail})' if self.detail else ''}"
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace(" ", "")
+
 
 class InputSize(Strict):
     """Image size in pixels, as a recipe has it."""

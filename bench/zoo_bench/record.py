@@ -1,7 +1,7 @@
 """What a run leaves in the store: one immutable, versioned JSON document.
 
-Schema history: 1, the first. 2 adds intervals, energy, noise and the zoo's revision. 3 adds what was published. What an
-older one lacks is read as absent.
+Schema history: 1, the first. 2 adds intervals, energy, noise and the zoo's revision. 3 adds what was published. 4 adds
+the origin of what was imported. What an older one lacks is read as absent.
 """
 
 from __future__ import annotations
@@ -63,6 +63,29 @@ class Published(Strict):
     address: Address
     model: PublishedFile
     log: PublishedFile
+
+
+class OriginFile(Strict):
+    """A file that a record was made from. `name`: without its folder, which is of one machine."""
+
+    name: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    bytes: Count
+
+
+class Origin(Strict):
+    """Where a record comes from that zoo-bench did not measure: what another program left of its run.
+
+    `known`: the keys of `cell` that the files tell; all others are the matrix's, and may not hold. `remarks`: what a
+    reader should know of how the files were read. `weights` and `log`: where their authors publish them.
+    """
+
+    adapter: Name
+    files: tuple[OriginFile, ...] = Field(min_length=1)
+    known: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    weights: Url | None = None
+    log: Url | None = None
 
 
 class _Taken(BaseModel):
@@ -155,7 +178,7 @@ def _holding(parts: type[BaseModel]) -> AfterValidator:
 class Record(Strict):
     """One run of one cell."""
 
-    schema_version: Literal[1, 2, 3] = 3
+    schema_version: Literal[1, 2, 3, 4] = 4
     run_id: Name
     cell_id: Annotated[str, Field(pattern=f"^{NAME}/{NAME}$", max_length=LONGEST_ID)]
     profile: str
@@ -180,6 +203,7 @@ class Record(Strict):
     revision: Revision | None = Field(default=None, description="of the zoo's files; None outside of git")
     checkpoint: Checkpoint | None
     published: Published | None = None
+    origin: Origin | None = Field(default=None, description="of a run that was imported; None of one of our own")
     files: Annotated[dict[str, InsidePath], _holding(_Files)] = Field(
         description="log, events, samples, detections: relative to the workspace"
     )
@@ -190,6 +214,15 @@ class Record(Strict):
     def measured(self) -> bool:
         """False for a run that only published what another had trained."""
         return not set(WORKER_PHASES).isdisjoint(self.phases)
+
+    @property
+    def has_model(self) -> bool:
+        """True where what it measured is of a model whose training had finished, whether or not that was kept."""
+        if self.checkpoint is not None:
+            return self.checkpoint.usable
+        train = self.measurements.train
+        whole = self.origin is not None or (train is not None and train.ended_by == "schedule")
+        return whole and "train" in self.phases_done
 
     @property
     def dataset(self) -> str:

@@ -230,7 +230,7 @@ def _ending(
 
 def _scores(events: Sequence[Event], job: Job, scorer: str) -> tuple[CocoScores | None, str]:
     """Score the detections file of a finished evaluation, or take what a worker that scores itself reports."""
-    reported = next((event for event in events if event.name == "eval_result"), None)
+    reported = next((event for event in reversed(events) if event.name == "eval_result"), None)
     if reported is None and not any(event.name == "eval_stop" for event in events):
         return None, ""
     annotations, limit = job.dataset.val.annotations, job.cell.measure.evaluate_images
@@ -270,8 +270,10 @@ def _software(events: Sequence[Event]) -> dict[str, str]:
 
 
 def _keep_model(events: Sequence[Event], job: Job, root: Path) -> Checkpoint | None:
-    """Put the first 8 digits of the content hash into the model's file name, and describe it."""
-    if not job.paths.model.is_file():
+    """Put the first 8 digits of the content hash into the model's file name, and describe it; None without one."""
+    saved = next(event for event in reversed(events) if event.name == "checkpoint_saved" and event.fields.get("final"))
+    path = Path(str(saved.fields.get("path") or job.paths.model))
+    # A trainer that is not ours may have left another kind of file; a worker never gives a file from elsewhere.
+    if path.parent != job.paths.output or not path.is_file():
         return None
-    saved = next(event for event in reversed(events) if event.name == "checkpoint_saved")
-    return describe_model(job.paths.model, root, trained=bool(saved.fields.get("trained")), cell_id=job.cell.id)
+    return describe_model(path, root, trained=bool(saved.fields.get("trained")), cell_id=job.cell.id)

@@ -34,6 +34,7 @@ def remarks(row: Row, ground: Ground) -> list[str]:
     """Say what is particular about a row: mixed runs, failures, values that moved on, given models, other machines."""
     found = [
         *_origins(row),
+        *_imported(row),
         *_failure(row),
         *_moved_on(row),
         *_scaled(row),
@@ -56,6 +57,15 @@ def _origins(row: Row) -> Iterator[str]:
             origins[record.run_id].append(COLUMN_HEADS[column])
         runs = "; ".join(f"{', '.join(heads)} from {run_id}" for run_id, heads in origins.items())
         yield f"From several runs of one recipe: {runs}."
+
+
+def _imported(row: Row) -> Iterator[str]:
+    """Tell of runs that zoo-bench did not measure, from which files they are, and how those were read."""
+    for record in row.records:
+        if record.origin is not None:
+            files = ", ".join(f"{file.name} (SHA-256 {file.sha256[:8]})" for file in record.origin.files)
+            said = "; ".join([f"from {files}", *record.origin.remarks])
+            yield f"Imported, not measured by zoo-bench: {_whose(record, row)}{said}."
 
 
 def _failure(row: Row) -> Iterator[str]:
@@ -133,7 +143,7 @@ def _stale(row: Row, ground: Ground) -> Iterator[str]:
 
 def _elsewhere(row: Row, ground: Ground) -> Iterator[str]:
     for record in row.records:
-        if ground.first is not None:
+        if ground.first is not None and record.origin is None:  # the Environment section tells what is known of others
             found = departures(record, ground.first, ground.first_of.get(row.cell.backend, ground.first))
             if found:
                 yield f"Other surroundings: {_whose(record, row)}{'; '.join(found)}."

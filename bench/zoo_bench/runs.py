@@ -31,7 +31,7 @@ class Summary:
     `software`: the digest of the versions of all else.
     `figures`: what it says for a column, of memory by the usual definition; `half_widths`: of their 95 % intervals, as
     a share of the figure, where they have one. `definitions`: by column, the digest of what says how its figure came
-    about.
+    about. `imported`: another program made it.
     """
 
     run_id: str
@@ -62,6 +62,8 @@ class Summary:
     figures: dict[Column, float]
     half_widths: dict[Column, float]
     definitions: dict[Column, str]
+    imported: bool
+    has_model: bool
 
     @classmethod
     def of(cls, record: Record) -> Summary:
@@ -102,6 +104,8 @@ class Summary:
                 column: digest([record.definitions.get(column, ""), one.remark])[:SHORT_DIGEST]
                 for column, one in found.items()
             },
+            imported=record.origin is not None,
+            has_model=record.has_model,
         )
 
     def spoiled_in(self, cell: Cell) -> bool:

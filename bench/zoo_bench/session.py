@@ -123,15 +123,23 @@ class Session:
             cells = tuple(cell.model_copy(update={"trust": cell.trust.model_copy(update=marked)}) for cell in cells)
         return cells
 
+    def as_offered(self, cell: Cell) -> Cell:
+        """Leave out the phases that its backend cannot do: a trainer that is not ours cannot be asked for all."""
+        if not has_backend(cell.backend, self.workspace):
+            return cell
+        offered = self.backend(cell).spec.phases
+        kept = tuple(phase for phase in cell.phases if phase in offered)
+        return cell if kept == cell.phases or not kept else cell.model_copy(update={"phases": kept})
+
     @property
     def seeded(self) -> tuple[Cell, ...]:
         """The cells, each as often as --repeat says, with a seed of its own each time.
 
         Published is one of them, once all have been evaluated: that is a call of its own.
         """
+        cells = tuple(map(self.as_offered, self.cells))
         if parse_phases(self.asked.phases) == ("publish",):
-            return tuple(map(self._as_published, self.cells))
-        cells = self.cells
+            return tuple(map(self._as_published, cells))
         if self.asked.accepted:
             cells = tuple(cell for cell in cells if cell.id in self._accepted_models)
         if self.asked.repeat == 1:
@@ -165,7 +173,13 @@ class Session:
 
     def backend(self, cell: Cell) -> Backend:
         """The backend of a cell."""
-        return find_backend(cell.backend, self.workspace)
+        if cell.backend not in self._backends:
+            self._backends[cell.backend] = find_backend(cell.backend, self.workspace)
+        return self._backends[cell.backend]
+
+    @cached_property
+    def _backends(self) -> dict[str, Backend]:
+        return {}
 
     def dataset(self, cell: Cell) -> DatasetPaths:
         """The paths of a cell's dataset on this machine."""

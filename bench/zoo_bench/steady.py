@@ -34,7 +34,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo_bench.events import Event, ended_s
+from zoo_bench.events import Event, averaged_over, ended_s
 from zoo_bench.interval import LEAST_VALUES, long_run_variance
 from zoo_bench.telemetry import Floats, floats
 
@@ -52,10 +52,12 @@ LEAST_STANDARD_ERRORS = 4.0
 class SteadyState:
     """The iterations that count, by number, with their time, the part spent waiting for data, and when they ended.
 
-    `warmup_cut` iterations were cut by 1 and 3 of the rule, `pauses_cut` later ones by 2.
+    `warmup_cut` iterations were cut by 1 and 3 of the rule, `pauses_cut` later ones by 2. Each may stand for several,
+    `averaged_over` so many up to the one that it is named after: its times are then their means.
     """
 
     iterations: tuple[int, ...]
+    averaged_over: tuple[int, ...]
     times_s: Floats
     data_s: Floats
     ends_s: Floats
@@ -66,9 +68,10 @@ class SteadyState:
     def spans(self) -> list[tuple[float, float]]:
         """When the run was steady, from and to (monotonic seconds): unbroken stretches of iterations."""
         found: list[tuple[float, float]] = []
-        for place, (number, time_s, end_s) in enumerate(zip(self.iterations, self.times_s, self.ends_s, strict=True)):
-            follows = place > 0 and number == self.iterations[place - 1] + 1
-            begin_s = found.pop()[0] if follows else float(end_s - time_s)
+        rows = zip(self.iterations, self.averaged_over, self.times_s, self.ends_s, strict=True)
+        for place, (number, averaged, time_s, end_s) in enumerate(rows):
+            follows = place > 0 and number - averaged == self.iterations[place - 1]
+            begin_s = found.pop()[0] if follows else float(end_s - time_s * averaged)
             found.append((begin_s, float(end_s)))
         return found
 
@@ -78,18 +81,30 @@ def steady_state(events: Iterable[Event], least_warmup: int) -> SteadyState:
     events = list(events)
     steps = [event for event in events if event.name == "step"]
     announced = _announced(events, steps)
-    candidates = [place for place in range(least_warmup, len(steps)) if place not in announced]
+    first = _first_after(steps, least_warmup)
+    candidates = [place for place in range(first, len(steps)) if place not in announced]
     transient = transient_length(floats([steps[place].number("iteration_time_s") for place in candidates]))
     kept = [steps[place] for place in candidates[transient:]]
-    warmup = candidates[transient - 1] + 1 if transient else min(least_warmup, len(steps))
+    warmup = candidates[transient - 1] + 1 if transient else first
     return SteadyState(
         iterations=tuple(int(step.number("iteration")) for step in kept),
+        averaged_over=tuple(averaged_over(step) for step in kept),
         times_s=floats([step.number("iteration_time_s") for step in kept]),
         data_s=floats([step.number("data_time_s") for step in kept]),
         ends_s=floats([ended_s(step) for step in kept]),
         warmup_cut=warmup,
         pauses_cut=len(steps) - warmup - len(kept),
     )
+
+
+def _first_after(steps: Sequence[Event], iterations: int) -> int:
+    """Return the place of the first step that follows so many iterations."""
+    past = 0
+    for place, step in enumerate(steps):
+        if past >= iterations:
+            return place
+        past += averaged_over(step)
+    return len(steps)
 
 
 def _announced(events: Sequence[Event], steps: Sequence[Event]) -> set[int]:

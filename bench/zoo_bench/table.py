@@ -66,7 +66,7 @@ def build_row(
     for column in columns:
         fitting = [r for r in group if column in r.columns and (column not in OF_ONE_MODEL or r.weights == model)]
         if fitting:
-            sources[column] = runs.read(max(fitting, key=_memory_rank(memory) if column == "memory" else _rank))
+            sources[column] = runs.read(max(fitting, key=_memory_rank(memory) if column == "memory" else rank))
     untrained = "fps" not in sources and any(run.inferred for run in group)
     published = [run.published for run in group if run.published and run.weights == model]
     attempt = runs.read(group[-1])
@@ -93,7 +93,7 @@ def _of_one_recipe(cell: Cell, profile: str, runs: Runs) -> tuple[list[Summary],
     return group, differences(*without_scaling(old, wanted, told))
 
 
-def _rank(run: Summary) -> tuple[bool, str]:
+def rank(run: Summary) -> tuple[bool, str]:
     """Clean runs are better than noisy ones, then newer ones than older ones."""
     return not run.noisy, run.run_id
 
@@ -113,5 +113,5 @@ def _model_of_row(group: Sequence[Summary]) -> str | None:
     if chosen is not None:
         return chosen.weights
     fitting = [(run, run.checkpoint) for run in group if run.checkpoint and run.checkpoint.usable]
-    best = max(fitting, key=lambda one: (not one[1].given, "box_ap" in one[0].columns, *_rank(one[0])), default=None)
+    best = max(fitting, key=lambda one: (not one[1].given, "box_ap" in one[0].columns, *rank(one[0])), default=None)
     return None if best is None else best[0].weights

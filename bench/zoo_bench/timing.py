@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from zoo_bench.bounded import LEAST_S
-from zoo_bench.events import Event, timed_images
+from zoo_bench.events import Event, averaged_over, timed_images
 from zoo_bench.interval import bootstrap_interval
 from zoo_bench.measurements import EndedBy, InferTiming, TrainTiming
 from zoo_bench.steady import LEAST_FOR_TRANSIENT, TIMING_EVENTS, SteadyState, steady_state
@@ -36,7 +36,8 @@ def train_timing(
     p10_s, median_s, p90_s = (float(value) for value in np.quantile(times_s, (0.1, 0.5, 0.9)))
     return TrainTiming(
         iterations_run=int(steps[-1].number("iteration")),
-        resumed_at=int(steps[0].number("iteration")) - 1,
+        averaged_over=round(sum(steady.averaged_over) / len(times_s)),
+        resumed_at=max(0, int(steps[0].number("iteration")) - averaged_over(steps[0])),
         iterations_measured=len(times_s),
         iterations_cut=steady.warmup_cut,
         pauses_cut=steady.pauses_cut,
@@ -46,8 +47,8 @@ def train_timing(
         median_s=median_s,
         p10_s=p10_s,
         p90_s=p90_s,
-        data_share=float(np.sum(steady.data_s) / np.sum(times_s)),
-        final_loss=steps[-1].number("loss"),
+        data_share=float(np.sum(steady.data_s) / np.sum(times_s)) if np.isfinite(steady.data_s).all() else None,
+        final_loss=None if math.isnan(steps[-1].number("loss")) else steps[-1].number("loss"),
         ended_by=_ended_by(steps[-1], schedule, half_width),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from zoo_bench.columns import Column
 
 GIB = 2**30
+HOUR_S = 3600.0
 # The columns that name a row; precision and backend only where a document has others than the usual, or several.
 NAME_HEADS = ("Backbone", "Lr schd")
 PRECISION_HEAD = "Precision"
@@ -43,6 +44,11 @@ def gigabytes(count: float, digits: int = 0) -> str:
 def milliseconds(seconds: float) -> str:
     """Write a short time."""
     return f"{seconds * 1000:.2f}"
+
+
+def hours(seconds: float) -> str:
+    """Write hours of computing: short ones with more digits."""
+    return f"{seconds / HOUR_S:,.{1 if seconds >= 10 * HOUR_S else 2}f}"
 
 
 def kilowatt_hours(kwh: float) -> str:

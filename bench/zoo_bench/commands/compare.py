@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from zoo_bench.beside import Comparison, hardware_text, put_beside, throughput_beside
+from zoo_bench.beside import Comparison, put_beside, throughput_beside
 from zoo_bench.cell import short_name
 from zoo_bench.columns import Column
 from zoo_bench.compare import Compared, compare_figures, unlike
@@ -120,7 +120,7 @@ def _print_comparison(printer: Printer, comparison: Comparison) -> None:
 
 
 def _described(source: Source) -> str:
-    hardware = hardware_text(source) if isinstance(source, Zoo) else ""
+    hardware = source.hardware.text if isinstance(source, Zoo) else ""
     software = ", ".join(f"{name} {version}" for name, version in source.software.items())
     note = f" {source.note}" if isinstance(source, Zoo) else ""
     surroundings = ", ".join(filter(None, [hardware, software]))

@@ -67,7 +67,7 @@ def _print_profiles(session: Session, machine: MachineInfo, environments: Sequen
     """Say of every profile whether it would run here, what it lacks, and with which backends it would all the same."""
     for name, profile in session.matrix.profiles.items():
         cells = expand(session.matrix, name)
-        needs = needs_of(cells)
+        needs = needs_of(session, cells)
         stopped = _stopped(environments, {cell.backend for cell in cells})
         lacking = [*shortcomings(session, needs, machine), *stopped.values()]
         verdict = Text(f"profile {name} ({profile.description}): ")

@@ -9,6 +9,7 @@ from zoo_bench import plots
 from zoo_bench.document import DocumentOptions
 from zoo_bench.errors import EXIT_OK
 from zoo_bench.layout import lay_out
+from zoo_bench.provenance import CurrentInputs
 from zoo_bench.render import render as render_document
 from zoo_bench.session import Asked, Session
 from zoo_bench.table import build_row
@@ -22,7 +23,7 @@ def render(asked: Asked, options: DocumentOptions) -> int:
     document = render_from(session, options, lambda file: (root / file).is_file())
     if options.plots:
         name = session.matrix.profile(options.profile)[0]
-        cells = lay_out(session.matrix, options).cells
+        cells = lay_out(session.matrix, options, session.runs).cells
         rows = [build_row(cell, name, session.runs) for cell in cells]
         plots.write(session.matrix, rows, root / options.plots)
         if not all(line in document for line in plots.markdown(rows, options.plots)):
@@ -33,13 +34,18 @@ def render(asked: Asked, options: DocumentOptions) -> int:
 
 def render_from(session: Session, options: DocumentOptions, available: Callable[[str], bool]) -> str:
     """Return the document of a workspace; `available` tells which files of a record may be linked."""
-    backends = lay_out(session.matrix, options).backends if options.stale_marks else ()
-    current = {backend: session.current(backend) for backend in backends}
     return render_document(
         session.matrix,
         session.runs,
         session.template_folders,
         options,
         available=available,
-        current={backend: inputs for backend, inputs in current.items() if inputs is not None},
+        current=current_inputs(session, options),
     )
+
+
+def current_inputs(session: Session, options: DocumentOptions) -> dict[str, CurrentInputs]:
+    """Return what the workers of a document's backends would be run from now, where staleness is to be marked."""
+    backends = lay_out(session.matrix, options, session.runs).backends if options.stale_marks else ()
+    current = {backend: session.current(backend) for backend in backends}
+    return {backend: inputs for backend, inputs in current.items() if inputs is not None}

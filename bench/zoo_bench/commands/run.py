@@ -10,7 +10,7 @@ from rich.console import Console
 
 from zoo_bench import preflight
 from zoo_bench.benches import make_runner, make_setting, prepare_benches
-from zoo_bench.commands.plan import print_plan
+from zoo_bench.commands.plan import expected_costs, print_plan
 from zoo_bench.commands.status import print_runs
 from zoo_bench.display import Pace, make_display
 from zoo_bench.errors import (
@@ -105,7 +105,7 @@ def _try(
 def _run(
     session: Session, left: Sequence[PlannedCell], benches: dict[str, Bench], setting: Setting, console: Console
 ) -> tuple[list[Record], bool]:
-    earlier = session.runs.summaries
-    expected_s = {run.cell_id: run.duration_s for run in earlier if run.status == "succeeded" and run.measured}
+    recorded = {cost.cell_id: cost.wall_s for cost in expected_costs(session, left) if cost.recorded}
+    expected_s = {cell_id: wall_s for cell_id, wall_s in recorded.items() if wall_s is not None}
     with make_display(console, Pace(left, expected_s), session.name) as display:
         return make_runner(session, benches, setting, display).run(left)

@@ -31,7 +31,7 @@ from zoo_bench.provenance import (
 )
 from zoo_bench.record import Published, Record
 from zoo_bench.remarks import Ground, remarks
-from zoo_bench.render import definition_text, row_figure
+from zoo_bench.render import definition_of, row_figure
 from zoo_bench.session import Asked, Session
 from zoo_bench.table import build_row
 from zoo_bench.units import (
@@ -132,7 +132,7 @@ def _figure_of(column: Column, record: Record) -> tuple[str, str, Figure]:
     """Return a figure with its head and the definition that its run was made under."""
     on_host = record.cell["gpus"] == 0
     head = HOST_MEMORY_HEAD if column == "memory" and on_host else COLUMN_HEADS[column]
-    definition = record.definitions.get(column) or definition_text(column, DEFAULT_MEMORY, on_host=on_host)
+    definition = definition_of(column, record, DEFAULT_MEMORY, on_host=on_host)
     return head, definition, row_figure(column, record, DEFAULT_MEMORY, on_host=on_host)
 
 
@@ -191,8 +191,16 @@ def _train_detail(timing: TrainTiming) -> str:
         f"{timing.iterations_measured} of {timing.iterations_run - timing.resumed_at} iterations"
         f"{f' (resumed after {timing.resumed_at})' if timing.resumed_at else ''}, batch {timing.batch_size}, "
         f"ended by {ENDED_BY[timing.ended_by]}: "
-        f"median {median}, p10 {p10}, p90 {p90}; {percent(timing.data_share)} of the time waiting for data"
+        f"median {median}, p10 {p10}, p90 {p90}{_averaged(timing)}{_waiting(timing)}"
     )
+
+
+def _averaged(timing: TrainTiming) -> str:
+    return f" of means over {timing.averaged_over} iterations" if timing.averaged_over > 1 else ""
+
+
+def _waiting(timing: TrainTiming) -> str:
+    return "" if timing.data_share is None else f"; {percent(timing.data_share)} of the time waiting for data"
 
 
 def _infer_detail(timing: InferTiming) -> str:

@@ -1,0 +1,166 @@
+"""``python -m zoo_bench.adapters.launch --job JOB --backend FILE --python PYTHON``: launches a foreign trainer.
+
+It is a worker like any other, in the harness's own interpreter: it starts the command of backend.yaml, reads what that
+prints or logs through an adapter, and writes the events that the harness understands. So such a trainer is sampled,
+watched, stopped and recorded as every other is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from zoo_bench.adapters import find_adapter
+from zoo_bench.adapters.follow import followed
+from zoo_bench.adapters.template import fill, values_of
+from zoo_bench.backends import BackendSpec, CommandSpec
+from zoo_bench.yamlfile import load_model
+
+LAST_LINES = 20
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the job; return the exit code of a worker."""
+    parser = argparse.ArgumentParser(description="Launches a foreign trainer; the harness starts it.")
+    parser.add_argument("--job", required=True)
+    parser.add_argument("--backend", type=Path, required=True)
+    parser.add_argument("--python", required=True)
+    words = parser.parse_args(argv)
+    spec = load_model(words.backend, BackendSpec).command
+    assert spec is not None  # else the harness starts the backend's own worker
+    worker: Any = importlib.import_module("models.worker")
+
+    def launch(job: dict[str, Any], events: Any) -> None:
+        Launch(job, spec, values_of(job, words.python), events, worker.WorkerError).run()
+
+    return int(worker.run(launch, ["--job", words.job]))
+
+
+class Launch:
+    """One launch: the process, and what has been told of it so far."""
+
+    def __init__(
+        self, job: Mapping[str, Any], spec: CommandSpec, values: Mapping[str, str], events: Any, error: type[Exception]
+    ) -> None:
+        self._job = job
+        self._spec = spec
+        self._values = values
+        self._events = events
+        self._error = error
+        self._last: dict[str, float] = {}
+        self._iteration = 0
+        self._scores: dict[str, Any] = {}
+        self._said_end = True
+        self._ended_at_s = time.monotonic()
+        self._words: list[str] = []
+
+    def run(self) -> None:
+        """Start the command, pass on what it tells, and report how it ended. Raises a WorkerError where it failed."""
+        self._events.write("init_start")
+        adapter = find_adapter(self._spec.adapter, self._spec.patterns or None)
+        command = [fill(word, self._values) for word in self._spec.words]
+        if "train" not in self._job["phases"]:
+            raise self._error("a launched trainer trains and evaluates in one go: run its train phase too")
+        folder = fill(self._spec.folder, self._values)
+        process = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            errors="replace",
+        )  # fmt: skip
+        self._events.write("init_stop", environment={}, images={})
+        self._events.write("run_start", phases=self._job["phases"])
+        self._events.phase = "train"
+        self._events.write("epoch_start", epoch=1)
+        self._ended_at_s = time.monotonic()
+        assert process.stdout is not None
+        printed = self._passed_on(process.stdout)
+        try:
+            lines = printed if self._spec.log is None else self._logged(process, printed)
+            for name, fields in adapter(lines):
+                self._tell(name, fields)
+            code = process.wait()
+        finally:
+            process.kill()
+        if code != 0:
+            raise self._error(self._failure(code))
+        self._finish()
+
+    def _passed_on(self, lines: Iterable[str]) -> Iterator[str]:
+        """Print every line, so that it stands in the worker's log, and keep the last ones for an error."""
+        for line in lines:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            self._words = [*self._words[1 - LAST_LINES :], line.rstrip()]
+            yield line
+
+    def _logged(self, process: subprocess.Popen[str], printed: Iterator[str]) -> Iterator[str]:
+        """Yield the lines of the file that the trainer logs to, as it grows, until the trainer has ended."""
+        threading.Thread(target=lambda: [None for _ in printed], daemon=True).start()
+        yield from followed(fill(self._spec.log or "", self._values), lambda: process.poll() is not None)
+
+    def _tell(self, name: str, fields: dict[str, Any]) -> None:
+        fields = {key: value for key, value in fields.items() if key != "unix_s"}
+        if name == "step":
+            self._step(fields)
+        elif name == "eval_result":
+            self._scores.update(fields)
+        elif name == "run_stop":
+            self._said_end = fields.get("status") == "success"
+        elif name == "memory_peak":
+            self._events.write("memory_peak", **fields)
+
+    def _step(self, fields: dict[str, Any]) -> None:
+        """Write a step, with what its line does not tell: the cell says batch and length, the clock the time."""
+        now_s, cell = time.monotonic(), self._job["cell"]
+        gap = max(1, int(fields.get("averaged_over") or fields["iteration"] - self._iteration))
+        scheduled = cell["recipe"]["lr_schedule"]["iterations"]
+        batch = max(1, cell["gpus"]) * cell["images_per_gpu"]
+        images_per_s = fields.pop("images_per_s", None)
+        told = {
+            "iterations": min(scheduled, cell["measure"]["train_iterations"] or scheduled),
+            "batch_size": batch,
+            "iteration_time_s": batch / images_per_s if images_per_s else (now_s - self._ended_at_s) / gap,
+            **fields,
+            "averaged_over": gap,
+        }
+        self._iteration, self._ended_at_s = int(fields["iteration"]), now_s
+        self._last = told
+        self._events.write("step", **told)
+
+    def _finish(self) -> None:
+        """Report the model and the scores of a command that ended well."""
+        if not self._last:
+            raise self._error(f"the adapter '{self._spec.adapter}' found no iteration in what the command printed")
+        if not self._said_end:
+            raise self._error("its log says that it did not end well")
+        self._events.write("epoch_stop", epoch=1)
+        kept = {}
+        if self._spec.model is not None:
+            source, target = Path(fill(self._spec.model, self._values)), Path(self._job["paths"]["model"])
+            if not source.is_file():
+                raise self._error(f"the command left no model at {source} (model: in backend.yaml)")
+            target = target.with_suffix(source.suffix)
+            shutil.copyfile(source, target)
+            kept = {"path": str(target), "bytes": target.stat().st_size}
+        trained = self._iteration + self._last["averaged_over"] > self._last["iterations"]
+        self._events.write("checkpoint_saved", iteration=self._iteration, final=True, trained=trained, **kept)
+        if "evaluate" in self._job["phases"]:
+            self._events.phase = "evaluate"
+            if not self._scores:
+                raise self._error(f"the adapter '{self._spec.adapter}' found no AP in what the command printed")
+            self._events.write("eval_result", **self._scores)
+
+    def _failure(self, code: int) -> str:
+        said = next((line for line in reversed(self._words) if line.strip()), "nothing")
+        return f"the command ended with exit code {code}; the last it printed: {said}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
