@@ -98,6 +98,7 @@ class Controller:
         """Submit what waits, in arrays of `limit` jobs at most, as much as Slurm takes."""
         if not self.waiting or time.monotonic() < self._due_s:
             return
+        self._note_waiting("sbatch has not handed its job over yet")  # with a full queue it tries for minutes
         for _, group in groupby(sorted(self.waiting, key=lambda one: one.cell.gpus), key=lambda one: one.cell.gpus):
             cells = list(group)
             while cells and not presses.count:

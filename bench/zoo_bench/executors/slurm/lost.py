@@ -50,8 +50,10 @@ def lost(slot: Slot, runs: Sequence[Summary], end: End) -> Lost | None:
     started, ended = slot.started, slot.ended
     since = [run for run in runs if started and run.started_unix_s >= started.unix_s]
     if ended is not None and ended.problem:
-        status: Status = "timed_out" if OUT_OF_TIME in ended.problem else "interrupted"
-        return Lost(status, f"{_job(slot, started, end)}: {ended.problem}")
+        if OUT_OF_TIME in ended.problem:
+            often = "it reached its time limit more often than slurm.max_timeouts allows"
+            return Lost("timed_out", f"{_job(slot, started, end)}: {often}")
+        return Lost("interrupted", f"{_job(slot, started, end)}: it could not be queued again: {ended.problem}")
     if _accounted(since, ended):
         return None
     words = _last_words(slot.log)
