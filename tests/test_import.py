@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import Zoo
+from typer.testing import CliRunner
 
 from zoo_bench.adapters import find_adapter
+from zoo_bench.cli import app
+from zoo_bench.errors import ZooBenchError
 from zoo_bench.imports.finished import finished_run
 from zoo_bench.record import Record
 
@@ -55,14 +58,14 @@ WHOLE = GLUONCV + epoch(0, 16.0, 0.2) + epoch(1, 20.0, 0.37)
 
 
 def imported(zoo: Zoo, adapter: str, content: str | list[str], *options: str, code: int = 0) -> list[Record]:
-    """Write the files, import them, and return what that has added."""
+    """Write the files, import them, and return what that has added. In this process: there are many."""
     before = {record.run_id for record in zoo.records}
     names = []
     for number, text in enumerate([content] if isinstance(content, str) else content):
-        names.append(f"{adapter}-{number}.log")
-        (zoo.root / names[-1]).write_text(text, encoding="utf-8")
-    done = zoo.call("import", adapter, *names, *options)
-    assert done.returncode == code, done.stderr
+        names.append(str(zoo.root / f"{adapter}-{number}.log"))
+        Path(names[-1]).write_text(text, encoding="utf-8")
+    done = CliRunner().invoke(app, ["import", adapter, *names, "--root", str(zoo.root), *options])
+    assert done.exit_code == code, f"{done.output} {done.exception!r}"
     return [record for record in zoo.records if record.run_id not in before]
 
 
@@ -354,9 +357,10 @@ def test_what_cannot_be_imported_is_told_and_nothing_is_kept(
     adapter: str, content: str, options: tuple[str, ...], words: str, zoo: Zoo
 ) -> None:
     (zoo.root / "run.log").write_text(content)
-    done = zoo.call("import", adapter, "run.log", *options)
-    assert done.returncode == 2
-    assert words in done.stderr
+    done = CliRunner().invoke(app, ["import", adapter, str(zoo.root / "run.log"), "--root", str(zoo.root), *options])
+    assert isinstance(done.exception, ZooBenchError)
+    assert done.exception.exit_code == 2
+    assert words in f"{done.exception.message} {done.exception.hint}"
     assert not zoo.records
 
 
@@ -471,7 +475,19 @@ def test_a_damaged_log_is_no_traceback(adapter: str, old: str, new: str, zoo: Zo
     text = {"gluoncv": WHOLE, "mmdet": mmdet(2), "mllog": mllog(320.0)}[adapter]
     assert old in text
     (zoo.root / "run.log").write_text(text.replace(old, new), encoding="utf-8")
-    assert zoo.call("import", adapter, "run.log", "--gpus", "8", "--images-per-gpu", "1").returncode in (0, 1, 2)
+    words = [
+        "import",
+        adapter,
+        str(zoo.root / "run.log"),
+        "--root",
+        str(zoo.root),
+        "--gpus",
+        "8",
+        "--images-per-gpu",
+        "1",
+    ]
+    done = CliRunner().invoke(app, words)
+    assert done.exception is None or isinstance(done.exception, (SystemExit, ZooBenchError)), repr(done.exception)
 
 
 def test_a_cut_at_any_place_is_read() -> None:
