@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -406,3 +407,13 @@ def test_a_file_is_replaced_wholly(finished: Zoo) -> None:
     target.write_text("an older one", encoding="utf-8")
     exported(finished, "json", "-o", "zoo.json")
     assert len(json.loads(target.read_text(encoding="utf-8"))["rows"]) == 2
+
+
+def test_what_is_no_file_is_written_to_and_not_replaced(finished: Zoo, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True) as reader:
+        assert finished.call("export", "csv", "-o", str(pipe)).returncode == 0
+        assert reader.stdout is not None
+        assert reader.stdout.read().startswith("cell_id,")
+    assert pipe.is_fifo()

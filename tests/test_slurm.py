@@ -212,7 +212,7 @@ def test_cells_wait_for_a_queue_that_takes_no_job_and_run_once_it_does(fleet: Zo
 
 def test_ctrl_c_cancels_the_jobs_and_leaves_the_records_of_those_that_ran(fleet: Zoo, cluster: Cluster) -> None:
     fleet.change({"slurm": {"max_running": 1}})
-    long(fleet)
+    long(fleet, iteration_s=3.0)  # so that it is still at it, however slow the machine
     controller = start(fleet)
     until(lambda: trained(fleet), fleet)
     status = fleet.call("status").stdout

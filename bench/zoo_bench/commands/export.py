@@ -75,6 +75,9 @@ def _print(made: str | bytes, form: str) -> None:
 
 def _write(path: Path, made: str | bytes) -> None:
     try:
-        write_whole(path, made)
+        if path.exists() and not path.is_file():  # /dev/stdout, a fifo: nothing may stand in its place
+            path.write_bytes(made if isinstance(made, bytes) else made.encode())
+        else:
+            write_whole(path.resolve(), made)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror or error}", "name another file: -o") from None
