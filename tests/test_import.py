@@ -490,6 +490,35 @@ def test_a_damaged_log_is_no_traceback(adapter: str, old: str, new: str, zoo: Zo
     assert done.exception is None or isinstance(done.exception, (SystemExit, ZooBenchError)), repr(done.exception)
 
 
+@pytest.mark.parametrize(
+    ("adapter", "text", "words"),
+    [
+        ("regex", "it 1/1 loss 1 1ms\nAP 37.5\n", "box"),
+        ("detectron2", detectron2(900, evaluated=True).replace("40.21", "402.1"), "box"),
+        ("metafile", METAFILE.replace("box AP: 37.4", "box AP: 374"), "box"),
+        ("metafile", METAFILE.replace("https://example.org/f", "https://x/a b|c)(f"), "weights"),
+    ],
+)
+def test_what_no_record_can_hold_is_refused_before_anything_is_kept(
+    adapter: str, text: str, words: str, zoo: Zoo
+) -> None:
+    (zoo.root / "run.log").write_text(text)
+    options = () if adapter == "metafile" else MODEL
+    options += ("--pattern", STEP, "--pattern", r"eval_result=AP (?P<box_ap>\S+)") if adapter == "regex" else ()
+    done = zoo.call("import", adapter, "run.log", *options)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert not list(zoo.root.glob("results/*/*.json"))
+
+
+def test_what_was_said_against_the_log_stands_in_the_record(zoo: Zoo) -> None:
+    (record,) = imported(zoo, "gluoncv", WHOLE, "--detector", "retinanet_fpn", "--gpus", "4")
+    assert "detector retinanet_fpn is what was said when it was imported; its log tells faster-rcnn_fpn" in remarks(
+        record
+    )
+    assert "gpus" not in remarks(record)
+
+
 def test_a_cut_at_any_place_is_read() -> None:
     for text, adapter in (
         (WHOLE, "gluoncv"),

@@ -13,7 +13,7 @@ DETECTRON2 = "import sys\nfrom detectron2.engine import DefaultTrainer\n"
 PLAIN = """
 import sys
 words = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-for step in range(1, 21):
+for step in range(1, int(words["--iterations"]) + 1):
     print(f"iter {step} loss {1 / step:.3f} time 0.0123")
 print("box AP 0.31")
 """

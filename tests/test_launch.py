@@ -43,8 +43,8 @@ import json, sys, time
 with open(sys.argv[1] + "/20261129_120000.log.json", "w") as log:
     for step in range(1, 31):
         time.sleep(0.01)
-        line = {"mode": "train", "epoch": 1, "iter": step * 50, "lr": 0.02, "memory": 3905, "data_time": 0.1,
-                "loss": 1.5, "time": 0.4}
+        line = {"mode": "train", "epoch": 1, "iter": step * 50, "lr": 0.02, "memory": 3905, "data_time": 0.00005,
+                "loss": 1.5, "time": 0.0002}
         print(json.dumps(line), file=log, flush=True)
     scores = {"mode": "val", "epoch": 1, "bbox_mAP": 0.374, "segm_mAP": 0.341}
     print(json.dumps(scores), file=log)
@@ -126,7 +126,7 @@ def test_a_trainer_that_logs_to_a_file_of_its_own_is_followed_there(zoo: Zoo) ->
     zoo.change({"profiles": {"quick": {"set": {"recipe": {"lr_schedule": {"iterations": 1500, "milestones": []}}}}}})
     train = ran(zoo).measurements.train
     assert train is not None
-    assert (train.mean_s, train.averaged_over, train.iterations_run) == (pytest.approx(0.4), 50, 1500)
+    assert (train.mean_s, train.averaged_over, train.iterations_run) == (pytest.approx(0.0002), 50, 1500)
     assert train.data_share == pytest.approx(0.25)
 
 
@@ -134,7 +134,7 @@ def test_a_trainer_that_logs_to_a_file_of_its_own_is_followed_there(zoo: Zoo) ->
     ("say", "words"),
     [
         ("crash", "exit code 1; the last it printed: the disk of the cluster is full"),
-        ("silent", "found no AP in what the command printed"),
+        ("silent", "found no AP in what the command told after its last iteration"),
     ],
 )
 def test_what_went_wrong_with_it_is_told(say: str, words: str, zoo: Zoo) -> None:
@@ -166,7 +166,10 @@ def _read(path: Path) -> bytes:
         ({"patterns": {"step": r"(?P<itertion>\d+)"}}, "did you mean 'iteration'"),
         ({"patterns": {}}, "needs patterns"),
         ({"adapter": "mmdte", "patterns": {}}, "did you mean 'mmdet'"),
-        ({"words": ["{python}", "{lrr}"]}, "there is no value {lrr}"),
+        ({"words": ["{python}", "{lrr}"]}, "there is no value {lrr}; did you mean 'lr'"),
+        ({"model": "{output}/{nam}"}, "there is no value {nam}"),
+        ({"sources": ["missing.py"]}, "sources: there is no missing.py"),
+        ({"folder": "nowhere"}, "folder: there is no nowhere"),
         ({"words": ["no-such-program"]}, "no-such-program"),
         ({"model": "{output}/nowhere"}, "left no model"),
     ],
@@ -196,6 +199,53 @@ def test_an_evaluation_on_the_way_is_none_of_the_model_and_no_iteration_pays_for
     assert record.measurements.train is not None
     assert record.measurements.train.p90_s < 0.1
     assert record.measurements.train.mean_s < 0.03
+
+
+HOLDS = """
+import subprocess, sys
+for step in range(1, 31):
+    print(f"[{step} of 30] cost=1 900000000000000.0ms mem 1MiB", flush=True)
+print("quality 12.0%", flush=True)
+open(sys.argv[1], "w").write("weights")
+subprocess.Popen(["sleep", "60"], start_new_session=True)
+"""
+
+
+def test_a_helper_that_holds_the_output_open_is_not_waited_for_and_a_wrong_unit_is_no_time(zoo: Zoo) -> None:
+    patterns = {**COMMAND["patterns"], "step": COMMAND["patterns"]["step"] + r" (?P<iteration_time_ms>\S+)ms"}
+    backend(
+        zoo,
+        HOLDS,
+        words=["{python}", "stranger.py", "{output}/model.pth"],
+        model="{output}/model.pth",
+        patterns=patterns,
+    )
+    record = ran(zoo)
+    assert record.duration_s < 30
+    assert record.measurements.train is not None
+    assert record.measurements.train.mean_s < 1
+    assert record.checkpoint is not None
+    assert record.checkpoint.file.endswith(".pth"), "what lies where it is kept is taken as it is"
+
+
+@pytest.mark.parametrize(
+    ("script", "changes", "words"),
+    [
+        (SCRIPT.replace("range(1, steps + 1)", "range(1, 6)"), {}, "it ended well after iteration 5 of 30"),
+        (SCRIPT.replace('open(save, "w")', 'open("/dev/null", "w")'), {"model": "old.pth"}, "older than this run"),
+    ],
+)
+def test_what_is_not_of_a_whole_run_is_no_success(script: str, changes: dict[str, Any], words: str, zoo: Zoo) -> None:
+    (zoo.root / "old.pth").touch()
+    os.utime(zoo.root / "old.pth", (1, 1))
+    backend(zoo, script, **changes)
+    assert words in ran(zoo, code=1).reason
+
+
+def test_a_command_that_is_the_same_for_several_cells_is_told(zoo: Zoo) -> None:
+    backend(zoo, SCRIPT)
+    zoo.change({"axes": {"backbone": ["r50", "r101"]}})
+    assert "names no {backbone}" in zoo.call("plan").stderr
 
 
 def test_the_log_of_an_earlier_run_is_not_taken_for_this_ones(zoo: Zoo) -> None:

@@ -221,7 +221,7 @@ def export(
     """Write the document's rows for other tools: csv, json, latex, metafile, model-card, model-index or parquet.
 
     They are the rows of `zoo-bench render` with the same options: `zoo-bench export csv -o zoo.csv`, or for a model's
-    repository on the Hub `zoo-bench export model-card --select '*retinanet_r50*' -o README.md`.
+    repository on the Hub `zoo-bench export model-card --select '*retinanet_r50*' -o card/README.md`.
     """
     from zoo_bench.commands.export import export as command
     from zoo_bench.document import DocumentOptions, chosen_backends, chosen_tables, memory_definition
@@ -455,7 +455,11 @@ def import_(
     matrix: MatrixFile = None,
     profile: ProfileName = None,
     backend: Annotated[
-        str | None, typer.Option(help="First part of the cells' ids. Default: the adapter's name.", show_default=False)
+        str | None,
+        typer.Option(
+            help="First part of the cells' ids. Default: the adapter's; with -imported where a backend has that name.",
+            show_default=False,
+        ),
     ] = None,
     detector: Annotated[
         str | None, typer.Option(help="Where the files do not tell: mask-rcnn_fpn.", show_default=False)

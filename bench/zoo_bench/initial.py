@@ -31,7 +31,7 @@ WORDS = {
     ),
     "gluoncv": ("--gpus", "0,1,2,3,4,5,6,7", "--lr", "{lr}", "--save-prefix", "{output}/", "--seed", "{seed}"),
 }  # fmt: skip
-OTHER_WORDS = ("--lr", "{lr}", "--output", "{output}")
+OTHER_WORDS = ("--lr", "{lr}", "--iterations", "{iterations}", "--output", "{output}")
 LOGS = {"mmdet": "{output}/**/*.json", "detectron2": "{output}/metrics.json"}
 MODELS = {"detectron2": "{output}/model_final.pth"}
 

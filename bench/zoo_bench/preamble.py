@@ -75,8 +75,9 @@ def _software(records: Sequence[Record]) -> list[str]:
 
 
 def _settings(layout: Layout, cells: Sequence[Cell]) -> list[str]:
-    """Of an imported cell it is not known whether the matrix's batch is its own: its row says what is known."""
-    trained = (_trained_how(cell) for cell in cells if cell.id not in layout.imported)
+    """Of an imported cell it is not known whether the matrix's values are its own: its row says what is known."""
+    cells = [cell for cell in cells if cell.id not in layout.imported]
+    trained = (_trained_how(cell) for cell in cells)
     data = (
         f"All models were trained on '{cell.dataset}_train', and tested on the '{cell.dataset}_val'." for cell in cells
     )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 from zoo_bench import allocation
+from zoo_bench.adapters.template import example_values, fill, misnamed
+from zoo_bench.backends import SPEC_NAME
 from zoo_bench.cell import Cell, expand
 from zoo_bench.datasets.locate import locate, missing
 from zoo_bench.environments import environment_status
@@ -81,6 +84,7 @@ def _lacking(session: Session, cell: Cell, phases: Sequence[Phase], machine: Mac
             yield from _precision(cell, machine)
         yield from _backend(session, cell)
         yield from _phases(session, cell, phases)
+        yield from _command(session, cell)
         yield from _nodes(session, cell, machine)
         yield from _dataset(session, cell, phases)
     if "publish" in phases:
@@ -148,6 +152,22 @@ def _phases(session: Session, cell: Cell, phases: Sequence[Phase]) -> list[str]:
         for phase in phases
         if phase not in offered
     ]
+
+
+def _command(session: Session, cell: Cell) -> list[str]:
+    """What is wrong with the command that starts a trainer which is not ours: better told now than after a training."""
+    backend = session.backend(cell)
+    spec = backend.spec.command
+    if spec is None:
+        return []
+    values = example_values(cell.resolved())
+    texts = [text for text in (*spec.words, spec.folder, spec.log, spec.model) if text is not None]
+    file = backend.folder / SPEC_NAME
+    problems = [f"{file}: {problem}" for problem in map(partial(misnamed, values=values), texts) if problem]
+    problems += [f"{file}: sources: there is no {name}" for name in spec.sources if not (backend.root / name).is_file()]
+    if not problems and not (backend.root / fill(spec.folder, values)).is_dir():
+        problems.append(f"{file}: folder: there is no {spec.folder}")
+    return problems
 
 
 def _nodes(session: Session, cell: Cell, machine: MachineInfo | None) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from zoo_bench.adapters.template import names_in
 from zoo_bench.backends import Backend, backend_names, find_backend, has_backend, sources_sha256
 from zoo_bench.baselines import Baseline
 from zoo_bench.cell import Cell, digest, expand, recipe_values, short_name
@@ -30,6 +31,13 @@ from zoo_bench.runs import Runs
 from zoo_bench.selector import choose
 from zoo_bench.store import Contents, Store, is_run
 from zoo_bench.workspace import Workspace, bundled_root
+
+# What in a command tells as much as the name of an axis.
+STAND_FOR = {
+    "detector": ("family",),
+    "backbone": (),
+    "schedule": ("iterations", "recipe.lr_schedule.iterations"),
+}
 
 
 @dataclass(frozen=True)
@@ -138,6 +146,7 @@ class Session:
         Published is one of them, once all have been evaluated: that is a call of its own.
         """
         cells = tuple(map(self.as_offered, self.cells))
+        self._warn_of_sameness(cells)
         if parse_phases(self.asked.phases) == ("publish",):
             return tuple(map(self._as_published, cells))
         if self.asked.accepted:
@@ -155,6 +164,19 @@ class Session:
             for more in range(self.asked.repeat)
             for cell in cells
         )
+
+    def _warn_of_sameness(self, cells: Sequence[Cell]) -> None:
+        """Say where a trainer that is not ours would be started alike for cells that differ."""
+        for name in {cell.backend for cell in cells if has_backend(cell.backend, self.workspace)}:
+            mine = [cell for cell in cells if cell.backend == name]
+            spec = self.backend(mine[0]).spec.command
+            for axis in ("detector", "backbone", "schedule") if spec else ():
+                differ = len({getattr(cell, axis) for cell in mine}) > 1
+                if spec and differ and not names_in(spec.words) & (set(STAND_FOR[axis]) | {axis, "id"}):
+                    self.warn(
+                        f"zoo-bench: backend {name}: its command names no {{{axis}}}, so that cells which differ in it "
+                        "alone are trained alike"
+                    )
 
     def _as_published(self, cell: Cell) -> Cell:
         """Return the cell with the seed whose training stands for all that were made of its recipe."""

@@ -14,8 +14,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from zoo_bench.adapters import find_adapter
@@ -25,6 +26,8 @@ from zoo_bench.backends import BackendSpec, CommandSpec
 from zoo_bench.yamlfile import load_model
 
 LAST_LINES = 20
+POLL_S = 0.2
+LEFT_S = 1.0  # in which what it printed last is there
 CLOCK_S = 2.0  # by which a file's time may lag behind
 
 
@@ -61,8 +64,10 @@ class Launch:
         self._scores: dict[str, Any] = {}
         self._said_end = True
         self._ended_at_s = time.monotonic()
+        self._started_s = time.monotonic()
         self._began_unix_s = time.time() - CLOCK_S
         self._words: list[str] = []
+        self._spec_folder = "."
 
     def run(self) -> None:
         """Start the command, pass on what it tells, and report how it ended. Raises a WorkerError where it failed."""
@@ -71,7 +76,7 @@ class Launch:
         command = [fill(word, self._values) for word in self._spec.words]
         if "train" not in self._job["phases"]:
             raise self._error("a launched trainer trains and evaluates in one go: run its train phase too")
-        folder = fill(self._spec.folder, self._values)
+        self._spec_folder = folder = fill(self._spec.folder, self._values)
         process = subprocess.Popen(
             command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             errors="replace",
@@ -81,8 +86,7 @@ class Launch:
         self._events.phase = "train"
         self._events.write("epoch_start", epoch=1)
         self._ended_at_s = time.monotonic()
-        assert process.stdout is not None
-        printed = self._passed_on(process.stdout)
+        printed = self._printed(process)
         try:
             lines = printed if self._spec.log is None else self._logged(process, printed)
             for name, fields in adapter(lines):
@@ -94,9 +98,31 @@ class Launch:
             raise self._error(self._failure(code))
         self._finish()
 
-    def _passed_on(self, lines: Iterable[str]) -> Iterator[str]:
-        """Print every line, so that it stands in the worker's log, and keep the last ones for an error."""
-        for line in lines:
+    def _printed(self, process: subprocess.Popen[str]) -> Iterator[str]:
+        """Yield every line, printed once more for the worker's log; the last ones are kept for an error.
+
+        What the trainer has started may hold its output open for ever: once it has ended, that is not waited for.
+        """
+        queue: SimpleQueue[str | None] = SimpleQueue()
+        stream = process.stdout
+        assert stream is not None
+
+        def read() -> None:
+            for line in stream:
+                queue.put(line)
+            queue.put(None)
+
+        threading.Thread(target=read, daemon=True).start()
+        while True:
+            gone = process.poll() is not None
+            try:
+                line = queue.get(timeout=LEFT_S if gone else POLL_S)
+            except Empty:
+                if gone:
+                    return
+                continue
+            if line is None:
+                return
             sys.stdout.write(line)
             sys.stdout.flush()
             self._words = [*self._words[1 - LAST_LINES :], line.rstrip()]
@@ -128,6 +154,9 @@ class Launch:
         scheduled = cell["recipe"]["lr_schedule"]["iterations"]
         batch = max(1, cell["gpus"]) * cell["images_per_gpu"]
         images_per_s = fields.pop("images_per_s", None)
+        since_s = now_s - self._started_s
+        if float(fields.get("iteration_time_s", 0.0)) * gap > since_s + CLOCK_S:  # in another unit, or of another run
+            del fields["iteration_time_s"]
         told = {
             "iterations": min(scheduled, cell["measure"]["train_iterations"] or scheduled),
             "batch_size": batch,
@@ -142,25 +171,43 @@ class Launch:
     def _finish(self) -> None:
         """Report the model and the scores of a command that ended well."""
         if not self._last:
-            raise self._error(f"the adapter '{self._spec.adapter}' found no iteration in what the command printed")
+            where = f"the files {self._spec.log}" if self._spec.log else "what the command printed"
+            raise self._error(f"the adapter '{self._spec.adapter}' found no iteration in {where}")
         if not self._said_end:
             raise self._error("its log says that it did not end well")
+        whole = self._iteration + self._last["averaged_over"] > self._last["iterations"]
+        if not whole and not Path(self._job["paths"]["enough"]).exists():
+            planned = f"{self._last['iterations']:.0f}"
+            raise self._error(
+                f"it ended well after iteration {self._iteration} of {planned}: {{iterations}} in its command tells it how "
+                "many"
+            )
         self._events.write("epoch_stop", epoch=1)
-        kept = {}
-        if self._spec.model is not None:
-            source, target = Path(fill(self._spec.model, self._values)), Path(self._job["paths"]["model"])
-            if not source.is_file():
-                raise self._error(f"the command left no model at {source} (model: in backend.yaml)")
-            target = target.with_suffix(source.suffix)
-            shutil.copyfile(source, target)
-            kept = {"path": str(target), "bytes": target.stat().st_size}
-        trained = self._iteration + self._last["averaged_over"] > self._last["iterations"]
+        scheduled = self._job["cell"]["recipe"]["lr_schedule"]["iterations"]
+        trained = self._iteration + self._last["averaged_over"] > scheduled
+        kept = self._model()
         self._events.write("checkpoint_saved", iteration=self._iteration, final=True, trained=trained, **kept)
         if "evaluate" in self._job["phases"]:
             self._events.phase = "evaluate"
             if not self._scores:
-                raise self._error(f"the adapter '{self._spec.adapter}' found no AP in what the command printed")
+                raise self._error(
+                    f"the adapter '{self._spec.adapter}' found no AP in what the command told after its last iteration"
+                )
             self._events.write("eval_result", **self._scores)
+
+    def _model(self) -> dict[str, Any]:
+        """Put the weights where a worker leaves its own, and say what they are; nothing where none are kept."""
+        if self._spec.model is None:
+            return {}
+        source = Path(self._spec_folder, fill(self._spec.model, self._values))
+        if not source.is_file():
+            raise self._error(f"the command left no model at {source} (model: in backend.yaml)")
+        if source.stat().st_mtime < self._began_unix_s:
+            raise self._error(f"the model at {source} is older than this run (model: in backend.yaml)")
+        target = Path(self._job["paths"]["model"]).with_suffix(source.suffix)
+        if source.resolve() != target.resolve():
+            shutil.copyfile(source, target)
+        return {"path": str(target), "bytes": target.stat().st_size}
 
     def _failure(self, code: int) -> str:
         said = next((line for line in reversed(self._words) if line.strip()), "nothing")

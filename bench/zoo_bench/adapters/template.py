@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from zoo_bench.errors import ConfigError, nearest
@@ -34,6 +34,28 @@ def values_of(job: Mapping[str, Any], python: str) -> dict[str, str]:
     for split in ("train", "val"):
         found |= {f"{split}.{part}": path for part, path in job["dataset"][split].items()}
     return {key: _text(value) for key, value in found.items()}
+
+
+def example_values(cell: Mapping[str, Any]) -> dict[str, str]:
+    """Return values for every name that a template of this cell can have, before there is a job."""
+    split = {"images": "", "annotations": ""}
+    paths = dict.fromkeys(("output", "checkpoints", "model"), "")
+    job = {"cell": cell, "run_id": "", "paths": paths, "dataset": {"name": "", "train": split, "val": split}}
+    return values_of(job, "")
+
+
+def misnamed(text: str, values: Mapping[str, str]) -> str:
+    """Say which value a template names that there is not; nothing where it names none such."""
+    try:
+        fill(text, values)
+    except ConfigError as error:
+        return f"{error.message.removeprefix('backend.yaml: ')}; {error.hint}"
+    return ""
+
+
+def names_in(words: Iterable[str]) -> set[str]:
+    """Return the values that words of a template name."""
+    return {found[1] for word in words for found in PLACE.finditer(word)}
 
 
 def fill(word: str, values: Mapping[str, str]) -> str:

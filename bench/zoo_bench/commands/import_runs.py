@@ -63,7 +63,7 @@ def import_runs(session: Session, wanted: Wanted) -> int:
             continue
         if record.cell_id in others:
             print(
-                f"{record.cell_id}: stands for what was imported as {others[record.cell_id]} from now on",
+                f"{record.cell_id}: shown in place of what was imported as run {others[record.cell_id]}",
                 file=sys.stderr,
             )
         others[record.cell_id] = run_id
@@ -88,7 +88,8 @@ def _places(run_id: str, sources: Sequence[Source], copies: Mapping[str, Source]
 def _record(session: Session, one: Import, run_id: str, sources: Sequence[Source], log: str) -> Record:
     written_s = sources[-1].written_unix_s
     try:
-        return make_record(one, run_id=run_id, profile=session.profile, written_unix_s=written_s, log=log)
+        record = make_record(one, run_id=run_id, profile=session.profile, written_unix_s=written_s, log=log)
+        return Record.model_validate_json(record.model_dump_json())  # what readers would pass over is not kept
     except ValidationError as error:
         where = ", ".join(str(source.path) for source in sources)
         raise ConfigError(
@@ -139,11 +140,21 @@ def _import(session: Session, wanted: Wanted, origin: Origin, run: FinishedRun, 
             f"{where}: {cell.cell.id} is a cell of the matrix, whose own runs it would stand for",
             "give it another backend: --backend NAME",
         )
-    remarks = list(run.remarks)
+    remarks = [*run.remarks, *_contradicted(run, wanted)]
     if run.steps and not {"gpus", "images_per_gpu"} <= set(cell.known):
         remarks.append(f"its batch is not told: {cell.cell.batch_size} images an iteration are the matrix's")
     known = origin.model_copy(update={"known": cell.known, "remarks": tuple(remarks)})
     return Import(cell, known, run)
+
+
+def _contradicted(run: FinishedRun, wanted: Wanted) -> list[str]:
+    """Say where the user said something else than the files."""
+    told = {**run.facts, **({"recipe.lr_schedule.iterations": run.iterations} if run.steps else {})}
+    return [
+        f"{key} {value} is what was said when it was imported; its log tells {told[key]}"
+        for key, value in wanted.facts.items()
+        if key in told and told[key] != value
+    ]
 
 
 def _metafile(session: Session, wanted: Wanted) -> list[Found]:
@@ -164,6 +175,8 @@ def _metafile(session: Session, wanted: Wanted) -> list[Found]:
             urls = _urls(model.weights, links.get(config_name(model.config)))
             one = Import(one.cell, one.origin.model_copy(update=urls), one.finished, model.fps, DEFINITIONS)
             found.append((one, [source]))
+            for problem in model.problems:
+                print(f"passed over: {path}: {model.name}: {problem}", file=sys.stderr)
         _compare(path, models, table, rows)
     return found
 
@@ -219,8 +232,7 @@ def _print(records: Sequence[Record], wanted: Wanted) -> None:
     for record in records:
         train = record.measurements.train
         figures = [written(column, figure(column, record).value) for column in SHOWN]
-        status = record.status if record.status != "succeeded" else ""
-        lines.append([short_name(record.cell_id), status, str(train.iterations_run) if train else "", *figures])
+        lines.append([short_name(record.cell_id), record.status, str(train.iterations_run) if train else "", *figures])
     if records:
         title = f"Imported as {backend_of(records[0].cell_id)}"
         make_printer(markdown=False).table(
@@ -235,4 +247,6 @@ def _print(records: Sequence[Record], wanted: Wanted) -> None:
         if text:
             print(f"{cell_id}: {text}", file=sys.stderr)
     kept = "would be kept; --dry-run keeps none" if wanted.dry_run else "kept in results/"
-    print(f"{len(records)} runs {kept}", file=sys.stderr)
+    print(f"{len(records)} run{'s' if len(records) != 1 else ''} {kept}", file=sys.stderr)
+    if records and not wanted.dry_run:
+        print(f"  -> zoo-bench render --backend {backend_of(records[0].cell_id)}", file=sys.stderr)

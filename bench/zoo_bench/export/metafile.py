@@ -23,6 +23,7 @@ from zoo_bench.table import Row
 from zoo_bench.text import one_line
 from zoo_bench.units import milliseconds, written
 
+SIZE = ("recipe.input.min_size", "recipe.input.max_size")
 # By the label of a dataset: what papers call it.
 DATASET_TITLES = {"coco": "COCO"}
 TASKS: dict[Column, tuple[str, str]] = {
@@ -136,8 +137,8 @@ def _inference(record: Record, seconds: float) -> dict[str, Any]:
         "hardware": next(iter(gpus_used(record)), one_line(str(record.machine.get("cpu", "CPU")))),
         "backend": framework,
         "batch size": 1,
-        "mode": str(record.cell["precision"]).upper(),
-        "resolution": f"({size['min_size']}, {size['max_size']})",
+        **({"mode": str(record.cell["precision"]).upper()} if _knows(record, "precision") else {}),
+        **({"resolution": f"({size['min_size']}, {size['max_size']})"} if _knows(record, *SIZE) else {}),
     }
 
 

@@ -167,7 +167,7 @@ def _on_one_clock(steps: Sequence[Event]) -> tuple[Event, ...]:
     """Let the times of the steps tell when each ended, from 0. What came before the first line is not known: it counts
     for no more iterations than the second.
     """
-    if len(steps) > 1 and averaged_over(steps[0]) > averaged_over(steps[1]):
+    if len(steps) > 1 and averaged_over(steps[0]) > 2 * averaged_over(steps[1]):
         steps = [replace(steps[0], fields={**steps[0].fields, "averaged_over": averaged_over(steps[1])}), *steps[1:]]
     passed_s, found = 0.0, []
     for step in steps:

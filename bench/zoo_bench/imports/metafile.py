@@ -32,7 +32,10 @@ MOST = 1e9
 
 @dataclass(frozen=True)
 class Model:
-    """One entry. AP in points, as it stands there; memory in GB of 2^30 bytes; None for what it lacks."""
+    """One entry. AP in points, as it stands there; memory in GB of 2^30 bytes; None for what it lacks.
+
+    `problems`: values that are no numbers. `mode`: the precision that its inference was timed in.
+    """
 
     name: str
     config: str
@@ -42,6 +45,8 @@ class Model:
     mask_ap: float | None
     weights: str
     facts: Mapping[str, Any]
+    problems: tuple[str, ...] = ()
+    mode: str = ""
 
     @property
     def fps(self) -> float | None:
@@ -67,6 +72,7 @@ class Model:
             phases_done=("train", "evaluate") if any(ap is not None for ap in scores.values()) else ("train",),
             began_unix_s=None,
             duration_s=0.0,
+            remarks=(f"its inference was timed in {self.mode}",) if self.mode not in ("", "FP32") else (),
         )
 
 
@@ -99,7 +105,12 @@ def _model(entry: Mapping[str, Any], collection: Any) -> Model:
     for result in _list(_get(entry, "Results")):
         found = _get(result, "Metrics")
         metrics |= found if isinstance(found, dict) else {}
-    timed = [_number(_get(one, "value")) for one in _list(_get(metadata, INFERENCE))]
+    timings = _list(_get(metadata, INFERENCE))
+    timed = [_number(_get(one, "value")) for one in timings]
+    given = {MEMORY: _get(metadata, MEMORY), BOX: metrics.get(BOX), MASK: metrics.get(MASK)}
+    problems = [
+        f"{key}: {value!r} is no number" for key, value in given.items() if value is not None and _number(value) is None
+    ]
     facts = {**_axes(name), **_resources(metadata, collection), "masks": MASK in metrics, "name": name}
     iterations = _number(_get(metadata, "Iterations"))
     if iterations:
@@ -113,6 +124,8 @@ def _model(entry: Mapping[str, Any], collection: Any) -> Model:
         mask_ap=_number(metrics.get(MASK)),
         weights=str(_get(entry, "Weights") or ""),
         facts=facts,
+        problems=tuple(problems),
+        mode=next((str(_get(one, "mode") or "") for one in timings), ""),
     )
 
 

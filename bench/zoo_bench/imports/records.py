@@ -56,13 +56,19 @@ def make_record(found: Import, *, run_id: str, profile: str, written_unix_s: flo
     reported = Reported(memory=run.memory, fps=found.fps)
     began = run.began_unix_s if run.began_unix_s is not None else max(0.0, written_unix_s - run.duration_s)
     told = found.definitions if found.definitions is not None else definitions(found.origin.adapter)
+    measured = Measurements(
+        train=run.timing(cell.measure.warmup_iterations, cell.batch_size),
+        scores=_scores(run.scores),
+        reported=reported if reported != Reported() else None,
+    )
+    files = [file.sha256 for file in found.origin.files]
     return Record(
         run_id=run_id,
         cell_id=cell.id,
         profile=profile,
         cell=resolved,
         recipe_sha256=digest(recipe_values(resolved)),
-        fingerprint=digest([[file.sha256 for file in found.origin.files], resolved]),
+        fingerprint=digest([files, resolved, measured.model_dump(mode="json")]),
         inputs=Inputs(sources_sha256="", lock_sha256=None, dataset_sha256=""),
         status=run.status,
         reason=run.reason,
@@ -70,11 +76,7 @@ def make_record(found: Import, *, run_id: str, profile: str, written_unix_s: flo
         phases_done=run.phases_done,
         started_unix_s=began,
         duration_s=run.duration_s,
-        measurements=Measurements(
-            train=run.timing(cell.measure.warmup_iterations, cell.batch_size),
-            scores=_scores(run.scores),
-            reported=reported if reported != Reported() else None,
-        ),
+        measurements=measured,
         definitions={**told, **_ap_definitions(run)},
         machine={"gpus": [{"index": index, "name": gpu} for index in range(cell.gpus)] if gpu else []},
         software={str(name): str(version) for name, version in dict(run.facts.get("software") or {}).items()},
