@@ -221,9 +221,11 @@ def test_ctrl_c_cancels_the_jobs_and_leaves_the_records_of_those_that_ran(fleet:
     os.kill(controller.pid, signal.SIGINT)
     assert ended(fleet, controller) == 130
     assert not jobs(cluster)
-    (record,) = fleet.records
-    assert record.status == "interrupted"
-    assert "stopped by Slurm" in record.reason
+    # Before it was cancelled too, the next job may have begun in place of the first.
+    assert fleet.records
+    for record in fleet.records:
+        assert record.status == "interrupted"
+        assert "stopped by Slurm" in record.reason
 
 
 def test_a_controller_that_is_terminated_leaves_its_jobs_to_the_next(fleet: Zoo, cluster: Cluster) -> None:

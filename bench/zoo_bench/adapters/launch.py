@@ -179,8 +179,7 @@ class Launch:
         if not whole and not Path(self._job["paths"]["enough"]).exists():
             planned = f"{self._last['iterations']:.0f}"
             raise self._error(
-                f"it ended well after iteration {self._iteration} of {planned}: {{iterations}} in its command tells it how "
-                "many"
+                f"it ended well after iteration {self._iteration} of {planned}; {{iterations}} in its command would tell it"
             )
         self._events.write("epoch_stop", epoch=1)
         scheduled = self._job["cell"]["recipe"]["lr_schedule"]["iterations"]
