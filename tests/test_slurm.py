@@ -224,7 +224,7 @@ def test_ctrl_c_cancels_the_jobs_and_leaves_the_records_of_those_that_ran(fleet:
     # Before it was cancelled too, the next job may have begun in place of the first.
     assert fleet.records
     for record in fleet.records:
-        assert record.status == "interrupted"
+        assert record.status == "interrupted", record.reason
         assert "stopped by Slurm" in record.reason
 
 

@@ -60,7 +60,8 @@ def main():
         coco = COCO(words.labels)
     classes = max(coco.getCatIds()) + 1
     backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None, trainable_layers=5)
-    model = FasterRCNN(backbone, classes, min_size=64, max_size=64, box_detections_per_img=20)
+    small = {"rpn_post_nms_top_n_train": 100, "rpn_post_nms_top_n_test": 50, "box_batch_size_per_image": 32}
+    model = FasterRCNN(backbone, classes, min_size=64, max_size=64, box_detections_per_img=20, **small)
     optimizer = torch.optim.AdamW(model.parameters(), lr=words.lr)
     ids = [one for one in coco.getImgIds() if coco.getAnnIds(one)]
     model.train()

@@ -177,10 +177,8 @@ class Launch:
             raise self._error("its log says that it did not end well")
         whole = self._iteration + self._last["averaged_over"] > self._last["iterations"]
         if not whole and not Path(self._job["paths"]["enough"]).exists():
-            planned = f"{self._last['iterations']:.0f}"
-            raise self._error(
-                f"it ended well after iteration {self._iteration} of {planned}; {{iterations}} in its command would tell it"
-            )
+            planned = f"{self._last['iterations']:.0f}; {{iterations}} in its command would tell it"
+            raise self._error(f"it ended well after iteration {self._iteration} of {planned}")
         self._events.write("epoch_stop", epoch=1)
         scheduled = self._job["cell"]["recipe"]["lr_schedule"]["iterations"]
         trained = self._iteration + self._last["averaged_over"] > scheduled

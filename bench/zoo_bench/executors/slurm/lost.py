@@ -75,8 +75,9 @@ def _accounted(since: Sequence[Summary], ended: Ended | None) -> bool:
     """Tell whether the runs since a job began say how it ended.
 
     One that was killed between two tries of its cell has left a record of the first, which says nothing of the second.
+    One that a signal ended as it was going has left the record that it was to leave.
     """
-    if ended is not None:  # also where there was nothing left to do
+    if ended is not None and ended.exit_code >= 0:  # also where there was nothing left to do
         return ended.exit_code in RECORDED and (bool(since) or ended.exit_code == EXIT_OK)
     return bool(since) and since[-1].status in ("succeeded", "interrupted")
 
