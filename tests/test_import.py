@@ -94,6 +94,16 @@ def test_a_log_of_gluoncv_tells_times_losses_scores_and_its_recipe(zoo: Zoo) -> 
     assert "recipe.model.fpn_channels" not in record.origin.known
 
 
+def test_show_tells_where_an_imported_run_is_from_and_nothing_that_is_not_known(zoo: Zoo) -> None:
+    imported(zoo, "gluoncv", WHOLE)
+    told = zoo.call("show", "gluoncv-imported/faster-rcnn_r50_fpn_2e_coco").stdout
+    assert "gluoncv-0.log" in told
+    assert "known of its cell" in told
+    assert "means over 100 of 2000 iterations" in told
+    for absent in ("CPU", "system", "begun", "sources"):
+        assert absent not in told
+
+
 def test_what_was_trained_twice_counts_once(zoo: Zoo) -> None:
     """A run that was started anew in the same file, and one that went on after its first epoch."""
     (again,) = imported(zoo, "gluoncv", GLUONCV + epoch(0, 4.0, 0.1) + WHOLE)

@@ -29,7 +29,7 @@ from zoo_bench.provenance import (
     revision_text,
     staleness,
 )
-from zoo_bench.record import Published, Record
+from zoo_bench.record import Origin, Published, Record
 from zoo_bench.remarks import Ground, remarks
 from zoo_bench.render import definition_of, row_figure
 from zoo_bench.session import Asked, Session
@@ -145,6 +145,7 @@ def _print_figure(console: Console, column: Column, record: Record) -> None:
         low, high = (written(column, bound, more_digits=1) for bound in (figure.interval.low, figure.interval.high))
         line.append(f"  95 % interval {low} to {high}")
     console.print(line)
+    definition = "" if figure.remark.endswith(definition) else definition  # one that was reported says it
     beside = [definition, figure.remark, _detail(column, record), f"run {record.run_id}"]
     for text in filter(None, beside):
         console.print(Padding(Text(text), (0, 0, 0, 4), expand=False))
@@ -188,15 +189,16 @@ def _train_detail(timing: TrainTiming) -> str:
     times_s = (timing.median_s, timing.p10_s, timing.p90_s)
     median, p10, p90 = (written("s_per_iter", time_s, more_digits=1) for time_s in times_s)
     return (
-        f"{timing.iterations_measured} of {timing.iterations_run - timing.resumed_at} iterations"
+        f"{_measured(timing)} of {timing.iterations_run - timing.resumed_at} iterations"
         f"{f' (resumed after {timing.resumed_at})' if timing.resumed_at else ''}, batch {timing.batch_size}, "
         f"ended by {ENDED_BY[timing.ended_by]}: "
-        f"median {median}, p10 {p10}, p90 {p90}{_averaged(timing)}{_waiting(timing)}"
+        f"median {median}, p10 {p10}, p90 {p90}{_waiting(timing)}"
     )
 
 
-def _averaged(timing: TrainTiming) -> str:
-    return f" of means over {timing.averaged_over} iterations" if timing.averaged_over > 1 else ""
+def _measured(timing: TrainTiming) -> str:
+    count = str(timing.iterations_measured)
+    return count if timing.averaged_over == 1 else f"{count} means over {timing.averaged_over}"
 
 
 def _waiting(timing: TrainTiming) -> str:
@@ -227,8 +229,10 @@ def _print_run(console: Console, session: Session, run: Record) -> None:
 
 def _facts(run: Record) -> Iterator[tuple[str, str]]:
     """Everything about a run but its figures and files. What a record lacks is left out."""
-    began = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(run.started_unix_s))
-    yield "status", f"{run.status} in {format_s(run.duration_s)}, begun {began}"
+    if run.origin is not None:
+        yield from _origin(run, run.origin)
+    else:
+        yield "status", f"{run.status} in {format_s(run.duration_s)}, begun {_when(run)}"
     if run.reason:
         yield "reason", run.reason
     if run.noise:
@@ -237,23 +241,48 @@ def _facts(run: Record) -> Iterator[tuple[str, str]]:
         yield "not watched for", kind
     yield "phases", f"{', '.join(run.phases_done) or 'none'} done, of {', '.join(run.phases)}"
     yield "profile", run.profile
+    yield from _surroundings(run)
+    yield "zoo-bench", run.zoo_bench
+    if run.revision is not None:
+        yield "revision", revision_text(run.revision)
+    if run.origin is None:
+        yield "recipe", _digest(run.recipe_sha256)
+        yield "sources", _digest(run.inputs.sources_sha256)
+        yield "lock", _digest(run.inputs.lock_sha256) if run.inputs.lock_sha256 else "none: not built from a lock"
+        yield "dataset", f"{run.dataset}, {_digest(run.inputs.dataset_sha256)}"
+
+
+def _when(run: Record) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(run.started_unix_s))
+
+
+def _origin(run: Record, origin: Origin) -> Iterator[tuple[str, str]]:
+    """What is known of a run that was imported: when it was, only where its files tell."""
+    yield "status", run.status + (f" in {format_s(run.duration_s)}" if run.duration_s else "")
+    for file in origin.files:
+        yield "imported from", f"{file.name}, {file.bytes} bytes, {_digest(file.sha256)}, by adapter {origin.adapter}"
+    for remark in origin.remarks:
+        yield "remark", remark
+    yield "known of its cell", ", ".join(origin.known) or "nothing"
+    yield (
+        "dataset",
+        run.dataset + ("" if "dataset" in origin.known else ", as the matrix has it: its files do not tell"),
+    )
+
+
+def _surroundings(run: Record) -> Iterator[tuple[str, str]]:
     machine = run.machine
     yield "machine", ", ".join([*filter(None, [machine_name(run)]), *gpu_lines(run)])
-    yield "CPU", f"{cpu_line(run)}, {gigabytes(machine.get('memory_bytes', 0))} GB"
-    yield "system", ", ".join(str(machine[key]) for key in ("os", "kernel") if machine.get(key))
+    if cpu_line(run):
+        yield "CPU", f"{cpu_line(run)}, {gigabytes(machine.get('memory_bytes', 0))} GB"
+        yield "system", ", ".join(str(machine[key]) for key in ("os", "kernel") if machine.get(key))
     for what in ("interconnect", "container"):
         if machine.get(what):
             yield what, str(machine[what])
     if machine.get("driver"):
         yield "GPU driver", f"{machine['driver']}, CUDA up to {machine.get('cuda_driver')}"
-    yield "software", ", ".join(f"{SOFTWARE_NAMES.get(name, name)} {v}" for name, v in run.software.items())
-    yield "zoo-bench", run.zoo_bench
-    if run.revision is not None:
-        yield "revision", revision_text(run.revision)
-    yield "recipe", _digest(run.recipe_sha256)
-    yield "sources", _digest(run.inputs.sources_sha256)
-    yield "lock", _digest(run.inputs.lock_sha256) if run.inputs.lock_sha256 else "none: not built from a lock"
-    yield "dataset", f"{run.dataset}, {_digest(run.inputs.dataset_sha256)}"
+    if run.software:
+        yield "software", ", ".join(f"{SOFTWARE_NAMES.get(name, name)} {v}" for name, v in run.software.items())
 
 
 def _digest(sha256: str) -> str:
