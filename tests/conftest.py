@@ -37,6 +37,7 @@ MATRIX = REPOSITORY / "matrix.yaml"
 FAKE: dict[str, Any] = {
     "default_profile": "quick",
     "document": {"backends": ["fake"]},
+    "datasets": {"shapes": {"train_images": 16, "val_images": 8}},  # each workspace draws its own
     "axes": {"backend": ["fake"], "detector": ["mask-rcnn_fpn", "retinanet_fpn"], "backbone": ["r50"]},
     "profiles": {
         "quick": {

@@ -183,7 +183,7 @@ def test_a_metafile_has_mmdetections_keys_and_the_documents_digits(on_two_gpus: 
     assert metadata["Training Memory (GB)"] == 3.3
     assert metadata["Training Resources"] == "2x Tesla V100-SXM2-16GB GPUs"
     assert (metadata["Iterations"], metadata["Batch Size"]) == (30, 4)
-    assert metadata["Epochs"] == round(30 * 4 / 800, 2)
+    assert metadata["Epochs"] == round(30 * 4 / 16, 2)
     (inference,) = metadata["inference time (ms/im)"]
     assert set(inference) == INFERENCE_KEYS
     assert record.measurements.infer is not None
