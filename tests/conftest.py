@@ -99,7 +99,7 @@ class Zoo:
     def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Call zoo-bench in the workspace; fails on a traceback, whatever the test expects."""
         done = subprocess.run(
-            self.command(*arguments), cwd=self.root, capture_output=True, text=True, timeout=120, check=False
+            self.command(*arguments), cwd=self.root, capture_output=True, text=True, timeout=300, check=False
         )
         assert "Traceback" not in done.stderr, done.stderr
         return done

@@ -86,7 +86,7 @@ class Cluster:
     def call(self, *words: str) -> str:
         """What a command of Slurm's prints; it must succeed."""
         done = subprocess.run(
-            words, env={**os.environ, **self.environment}, capture_output=True, text=True, timeout=60, check=False
+            words, env={**os.environ, **self.environment}, capture_output=True, text=True, timeout=120, check=False
         )
         assert done.returncode == 0, (words, done.stderr)
         return done.stdout
