@@ -136,8 +136,12 @@ def render(
     Raises:
         ConfigError: the profile is unknown or lacks the backends, or a template is missing or wrong.
     """
-    content = gather(matrix, runs, template_folders, options, available=available, current=current)
-    return markdown(content) + comment(options, matrix)
+    return whole(gather(matrix, runs, template_folders, options, available=available, current=current))
+
+
+def whole(content: Content) -> str:
+    """Return a Markdown document with the line that says how it was made. Raises ConfigError as `markdown` does."""
+    return markdown(content) + comment(content.options, content.matrix)
 
 
 def markdown(content: Content) -> str:

@@ -67,7 +67,6 @@ class Launch:
         self._started_s = time.monotonic()
         self._began_unix_s = time.time() - CLOCK_S
         self._words: list[str] = []
-        self._spec_folder = "."
 
     def run(self) -> None:
         """Start the command, pass on what it tells, and report how it ended. Raises a WorkerError where it failed."""
@@ -76,7 +75,7 @@ class Launch:
         command = [fill(word, self._values) for word in self._spec.words]
         if "train" not in self._job["phases"]:
             raise self._error("a launched trainer trains and evaluates in one go: run its train phase too")
-        self._spec_folder = folder = fill(self._spec.folder, self._values)
+        folder = fill(self._spec.folder, self._values)
         process = subprocess.Popen(
             command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             errors="replace",
@@ -148,17 +147,15 @@ class Launch:
 
     def _step(self, fields: dict[str, Any]) -> None:
         """Write a step, with what its line does not tell: the cell says batch and length, the clock the time."""
-        now_s, cell = time.monotonic(), self._job["cell"]
+        now_s, batch = time.monotonic(), int(self._values["batch_size"])
         self._scores = {}  # of a model that has been trained on since
         gap = max(1, int(fields.get("averaged_over") or fields["iteration"] - self._iteration))
-        scheduled = cell["recipe"]["lr_schedule"]["iterations"]
-        batch = max(1, cell["gpus"]) * cell["images_per_gpu"]
         images_per_s = fields.pop("images_per_s", None)
         since_s = now_s - self._started_s
         if float(fields.get("iteration_time_s", 0.0)) * gap > since_s + CLOCK_S:  # in another unit, or of another run
             del fields["iteration_time_s"]
         told = {
-            "iterations": min(scheduled, cell["measure"]["train_iterations"] or scheduled),
+            "iterations": int(self._values["iterations"]),
             "batch_size": batch,
             "iteration_time_s": batch / images_per_s if images_per_s else (now_s - self._ended_at_s) / gap,
             **fields,
@@ -196,7 +193,7 @@ class Launch:
         """Put the weights where a worker leaves its own, and say what they are; nothing where none are kept."""
         if self._spec.model is None:
             return {}
-        source = Path(self._spec_folder, fill(self._spec.model, self._values))
+        source = Path(*(fill(text, self._values) for text in (self._spec.folder, self._spec.model)))
         if not source.is_file():
             raise self._error(f"the command left no model at {source} (model: in backend.yaml)")
         if source.stat().st_mtime < self._began_unix_s:

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from zoo_bench.commands.render import current_inputs
+from zoo_bench.commands.render import content_of
 from zoo_bench.document import DocumentOptions
 from zoo_bench.errors import EXIT_OK, ConfigError, nearest
 from zoo_bench.export.hub import as_model_card, as_model_index
 from zoo_bench.export.latex import as_latex
 from zoo_bench.export.metafile import as_metafile
 from zoo_bench.export.tabular import as_csv, as_json, as_parquet
-from zoo_bench.render import Content, gather
+from zoo_bench.render import Content
 from zoo_bench.session import Asked, Session
 from zoo_bench.text import printable
 from zoo_bench.whole import write_whole
@@ -45,15 +45,8 @@ def export(asked: Asked, form: str, output: Path | None, options: DocumentOption
         raise ConfigError(f"export {form}: no such format", nearest(form, FORMATS))
     chosen, session = FORMATS[form], Session.open(asked)
     root = session.workspace.root
-    content = gather(
-        session.matrix,
-        session.runs,
-        session.template_folders,
-        replace(options, energy=options.energy or chosen.every_figure),
-        available=lambda file: (root / file).is_file(),
-        current=current_inputs(session, options),
-        select=asked.select,
-    )
+    shown = replace(options, energy=options.energy or chosen.every_figure)
+    content = content_of(session, shown, lambda file: (root / file).is_file(), asked.select)
     made = chosen.write(content)
     if not any(row.sources for row in content.rows.values()):
         session.warn(f"zoo-bench: none of the {len(content.rows)} rows has a figure yet")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,9 @@ class Wanted:
 
 def import_runs(session: Session, wanted: Wanted) -> int:
     """Read every run, store its record, and say what was read. 1 where a run did not end well, or is cut off."""
-    found = _metafile(session, wanted) if wanted.adapter == METAFILE else _logs(session, wanted)
+    taken = {cell.id for cell in expand(session.matrix, session.profile)}
+    read = _metafile if wanted.adapter == METAFILE else _logs
+    found = read(session, wanted, taken)
     before = {(run.cell_id, run.fingerprint): run.run_id for run in session.runs.summaries if run.imported}
     others = {run.cell_id: run.run_id for run in session.runs.summaries if run.imported}
     records: list[Record] = []
@@ -109,7 +111,7 @@ def _keep(session: Session, records: Sequence[Record], copies: Mapping[str, Sour
 Found = tuple[Import, list[Source]]
 
 
-def _logs(session: Session, wanted: Wanted) -> list[Found]:
+def _logs(session: Session, wanted: Wanted, taken: Collection[str]) -> list[Found]:
     if wanted.table is not None:
         raise ConfigError(
             "--table is compared with a metafile", "zoo-bench import metafile metafile.yml --table README.md"
@@ -126,16 +128,18 @@ def _logs(session: Session, wanted: Wanted) -> list[Found]:
                 f"{where}: the adapter {wanted.adapter} finds no iteration and no evaluation in it", _other(wanted)
             )
         origin = Origin(adapter=wanted.adapter, files=origin_files(group))
-        found.append((_import(session, wanted, origin, run, where), group))
+        found.append((_import(session, wanted, taken, origin, run, where), group))
     return found
 
 
-def _import(session: Session, wanted: Wanted, origin: Origin, run: FinishedRun, where: str) -> Import:
-    """Give a run its cell."""
+def _import(
+    session: Session, wanted: Wanted, taken: Collection[str], origin: Origin, run: FinishedRun, where: str
+) -> Import:
+    """Give a run its cell. `taken`: the ids of the matrix's own cells."""
     facts = {**run.facts, **wanted.facts}
     iterations = run.planned or run.iterations or None
     cell = imported_cell(session.matrix, _backend(session, wanted), facts, iterations, where)
-    if cell.cell.id in {one.id for one in expand(session.matrix, session.profile)}:
+    if cell.cell.id in taken:
         raise ConfigError(
             f"{where}: {cell.cell.id} is a cell of the matrix, whose own runs it would stand for",
             "give it another backend: --backend NAME",
@@ -157,7 +161,7 @@ def _contradicted(run: FinishedRun, wanted: Wanted) -> list[str]:
     ]
 
 
-def _metafile(session: Session, wanted: Wanted) -> list[Found]:
+def _metafile(session: Session, wanted: Wanted, taken: Collection[str]) -> list[Found]:
     found: list[Found] = []
     for path in wanted.files:
         source = Source.read(path)
@@ -168,7 +172,7 @@ def _metafile(session: Session, wanted: Wanted) -> list[Found]:
         links = {row.config: row for row in reversed(rows)}
         for model in models:
             try:
-                one = _import(session, wanted, origin, model.finished(), f"{path}: {model.name}")
+                one = _import(session, wanted, taken, origin, model.finished(), f"{path}: {model.name}")
             except ConfigError as error:
                 print(f"passed over: {error.message}", file=sys.stderr)
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import zlib
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Source:
         content = self.content
         if self.path.suffix == ".gz":
             try:
-                content = _unpacked(self.path)
+                content = _unpacked(self.content)
             except (OSError, EOFError, zlib.error) as error:
                 raise ConfigError(f"{self.path}: cannot be unpacked: {error}", "unpack it first, if you can") from None
         return content.decode("utf-8", errors="replace")
@@ -52,8 +53,8 @@ class Source:
         return os.path.getmtime(self.path)
 
 
-def _unpacked(path: Path) -> bytes:
-    with gzip.open(path) as stream:
+def _unpacked(packed: bytes) -> bytes:
+    with gzip.GzipFile(fileobj=io.BytesIO(packed)) as stream:
         content = stream.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise OSError(f"it is larger than {MOST_BYTES // MIB} MiB")
