@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from conftest import Zoo
 
 from zoo_bench.cell import digest
@@ -15,6 +18,7 @@ from zoo_bench.record import Record
 from zoo_bench.revision import Revision
 from zoo_bench.store import Store
 
+MASK, RETINANET = "fake/mask-rcnn_r50_fpn_1x_shapes", "fake/retinanet_r50_fpn_1x_shapes"
 DAY_S = 86_400.0
 FIRST_NIGHT_S = 1_790_000_000.0
 
@@ -62,3 +66,29 @@ def without_runs(zoo: Zoo, root: Path) -> Zoo:
     other = Zoo(root)
     other.change(zoo.matrix)
     return other
+
+
+def quiet_nights(finished: Zoo, root: Path, quiet: int = 30) -> Zoo:
+    """A workspace whose first night was accepted, with `quiet` nights after it in which nothing changed."""
+    zoo = without_runs(finished, root)
+    noise = 1 + 0.005 * np.random.default_rng(0).standard_normal((quiet + 1, len(finished.records)))
+    for number in range(quiet + 1):
+        for record, factor in zip(finished.records, noise[number], strict=True):
+            add(zoo, night(record, number, slower=factor if number else 1.0))
+        if not number:
+            done = zoo.call("accept", "--why", "the first night", "--by", "A. Reviewer")
+            assert done.returncode == 0, done.stderr
+    return zoo
+
+
+def first(zoo: Zoo, cell: str) -> Record:
+    """The oldest record of a cell."""
+    return next(record for record in zoo.records if record.cell_id == cell)
+
+
+def findings(zoo: Zoo, *arguments: str) -> tuple[int, dict[tuple[str, str], dict[str, Any]]]:
+    """The exit code, and by cell and metric what `check --json` says."""
+    file = zoo.root / "check.json"
+    done = zoo.call("check", "--json", str(file), *arguments)
+    told = json.loads(file.read_text())
+    return done.returncode, {(one["cell"], one["metric"]): one for one in told}

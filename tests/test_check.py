@@ -7,52 +7,27 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 from conftest import Zoo
-from nights import add, commit, night, without_runs
+from nights import MASK, RETINANET, add, commit, findings, first, night, quiet_nights
 
 from zoo_bench.measurements import Interval, Measurements
 from zoo_bench.noise import Noise
 from zoo_bench.record import Record
 from zoo_bench.revision import Revision
 
-MASK, RETINANET = "fake/mask-rcnn_r50_fpn_1x_shapes", "fake/retinanet_r50_fpn_1x_shapes"
 Nightly = Callable[..., Zoo]
 
 
 @pytest.fixture
 def nightly(finished: Zoo, tmp_path: Path) -> Nightly:
-    """Makes a workspace whose first night was accepted, with `quiet` nights after it in which nothing changed."""
-
-    def make(quiet: int = 30) -> Zoo:
-        zoo = without_runs(finished, tmp_path)
-        noise = 1 + 0.005 * np.random.default_rng(0).standard_normal((quiet + 1, len(finished.records)))
-        for number in range(quiet + 1):
-            for record, factor in zip(finished.records, noise[number], strict=True):
-                add(zoo, night(record, number, slower=factor if number else 1.0))
-            if not number:
-                done = zoo.call("accept", "--why", "the first night", "--by", "A. Reviewer")
-                assert done.returncode == 0, done.stderr
-        return zoo
-
-    return make
-
-
-def first(zoo: Zoo, cell: str) -> Record:
-    return next(record for record in zoo.records if record.cell_id == cell)
-
-
-def findings(zoo: Zoo, *arguments: str) -> tuple[int, dict[tuple[str, str], dict[str, Any]]]:
-    """The exit code, and by cell and metric what `check --json` says."""
-    file = zoo.root / "check.json"
-    done = zoo.call("check", "--json", str(file), *arguments)
-    told = json.loads(file.read_text())
-    return done.returncode, {(one["cell"], one["metric"]): one for one in told}
+    """Makes a workspace of nights in which nothing changed."""
+    return partial(quiet_nights, finished, tmp_path)
 
 
 def test_nothing_got_worse(nightly: Nightly) -> None:
@@ -130,13 +105,16 @@ def test_without_a_baseline_there_is_nothing_to_compare_with(finished: Zoo) -> N
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"definitions": {"s_per_iter": "another one"}}, "definition"),
-        ({"machine": {"name": "elsewhere", "cpu": "A CPU", "gpus": []}}, "machine"),
+        (lambda _: {"definitions": {"s_per_iter": "another one"}}, "definition"),
+        (lambda record: {"inputs": record.inputs.model_copy(update={"dataset_sha256": "0" * 64})}, "dataset"),
     ],
 )
-def test_runs_that_cannot_be_compared_say_why(nightly: Nightly, change: dict[str, Any], named: str) -> None:
+def test_runs_that_cannot_be_compared_say_why(
+    nightly: Nightly, change: Callable[[Record], dict[str, Any]], named: str
+) -> None:
     zoo = nightly(3)
-    add(zoo, night(first(zoo, MASK), 4, **change), night(first(zoo, RETINANET), 4))
+    mask = first(zoo, MASK)
+    add(zoo, night(mask, 4, **change(mask)), night(first(zoo, RETINANET), 4))
     code, found = findings(zoo)
     assert code == 4
     assert found[MASK, "s_per_iter"]["verdict"] == "not_comparable"
@@ -420,20 +398,6 @@ def test_a_rerun_that_fails_takes_no_accusation_back(nightly: Nightly) -> None:
     done = zoo.call("check", "--confirm", "1")
     assert done.returncode == 3
     assert "failed" in done.stdout + done.stderr
-
-
-def test_what_was_made_elsewhere_is_not_run_again_here(nightly: Nightly) -> None:
-    zoo = nightly(0)
-    elsewhere = {"machine": {"name": "elsewhere", "cpu": "A CPU", "gpus": []}}
-    for number in range(1, 20):
-        add(zoo, night(first(zoo, RETINANET), number, slower=2 if number == 19 else 1, **elsewhere))
-        if number == 1:
-            assert zoo.call("accept", "--why", "another machine", "--select", RETINANET).returncode == 0
-    count = len(zoo.records)
-    done = zoo.call("check", "--confirm", "2", "--select", RETINANET)
-    assert done.returncode == 3
-    assert "not run again" in done.stderr
-    assert len(zoo.records) == count
 
 
 def test_what_got_better_asks_to_be_accepted(nightly: Nightly) -> None:

@@ -43,7 +43,7 @@ if [ -n "${GITHUB_ACTIONS:-}" ]; then
     echo "::stop-commands::$token"
 fi
 if [ -n "$anew" ]; then
-    measure
+    measure --seed $(($(date +%s) / 604800))
 else
     measure --phases train
     if compgen -G 'results/baselines/*.json' > /dev/null; then measure --phases infer,evaluate --accepted; fi

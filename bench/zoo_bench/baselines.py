@@ -63,6 +63,10 @@ class Baseline:
         """Return the ids of the accepted runs of a cell, of whatever profile."""
         return frozenset(run for one in self.accepted if one.cell_id == cell_id for run in one.runs)
 
+    def cells(self, profile: str) -> int:
+        """Return of how many cells something was accepted in a profile: so many are judged each night."""
+        return len({one.cell_id for one in self.accepted if one.profile == profile})
+
     def accepting(self, entries: Iterable[Accepted]) -> Baseline:
         """Return the baseline with these entries in place of the earlier ones of the same cells and profiles."""
         found = {(one.cell_id, one.profile): one for one in (*self.accepted, *entries)}

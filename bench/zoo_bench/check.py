@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from zoo_bench.baselines import Baseline
@@ -12,7 +12,7 @@ from zoo_bench.columns import OF_ONE_MODEL
 from zoo_bench.compare import unlike
 from zoo_bench.matrix import Check
 from zoo_bench.nights import MEASURED_IN, by_night, counts, incomparable, newest_night, of_one_state
-from zoo_bench.provenance import MachineKey
+from zoo_bench.provenance import MachineKey, machine_text
 from zoo_bench.regression import Judgement, judge
 from zoo_bench.rules import METRICS, RATES, Metric, change_of, comparable, figure_of, rule_of, widest
 from zoo_bench.runs import Runs, Summary
@@ -49,7 +49,8 @@ class Finding:
     """What is said of one metric of one cell. `reason`: why nothing was compared; empty where it was.
 
     `run`: the newest one that was to give the figure; None where there is none. `tonight`: how many runs of that night
-    give it. `spoiled`: it is missing for the noise around it, and for nothing else.
+    give it. `spoiled`: it is missing for the noise around it, and for nothing else. `machine`: whose runs were looked
+    at; None where there are none, or where it does not matter.
     """
 
     cell_id: str
@@ -60,6 +61,7 @@ class Finding:
     tonight: int = 0
     judged: Judged | None = None
     spoiled: bool = False
+    machine: MachineKey | None = None
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,19 @@ class Scope:
     """Which runs are looked at: those of a profile that began after a moment (Unix seconds).
 
     `metric`: the only one that is asked for; None: all. `ap_only`: for machines of which nobody knows what else they
-    do. AP alone is judged, and whichever machine accepted. `phases`: those that every cell was to do.
+    do. AP alone is judged, and whichever machine accepted. `here`: the machine that was to run something since that
+    moment, even where it did not. `machine`: the only one that is asked for; None: all.
     """
 
     profile: str
     begun_after_s: float = 0.0
     ap_only: bool = False
     metric: str | None = None
-    phases: frozenset[str] = frozenset()
+    here: MachineKey | None = None
+    machine: MachineKey | None = None
+
+
+Phases: TypeAlias = Mapping[MachineKey, frozenset[str]]
 
 
 def check_cells(
@@ -85,34 +92,54 @@ def check_cells(
     scope: Scope,
     damaged: Callable[[str], str],
 ) -> list[Finding]:
-    """Judge cells as `check_cell` does; `damaged` tells of a cell's id the newest run that cannot be read."""
-    return [finding for cell in cells for finding in check_cell(cell, runs, baselines, rules, scope, damaged(cell.id))]
-
-
-def check_cell(
-    cell: Cell, runs: Runs, baselines: Mapping[MachineKey, Baseline], rules: Check, scope: Scope, damaged: str = ""
-) -> list[Finding]:
-    """Judge every metric of a cell that its runs of the profile were to give.
+    """Judge every metric of cells that their runs of the profile were to give, on every machine for itself.
 
     Args:
         runs: the whole store.
         baselines: what was accepted, on every machine.
-        damaged: the newest run of the cell whose record cannot be read; empty where there is none.
+        damaged: tells of a cell's id the newest run whose record cannot be read; empty where there is none.
     """
-    every = runs.of(cell.id)
-    mine = [run for run in every.summaries if run.profile == scope.profile and run.measured]
-    metrics = [metric for metric in METRICS if _asked(cell, metric, scope)]
-    if not mine:
-        return [Finding(cell.id, metric, "missing", "never run") for metric in metrics]
-    measured = {phase for run in mine for phase in run.phases}
-    found = []
-    for metric in metrics:
-        if MEASURED_IN[metric] in measured:
-            case = _Case(cell, metric, mine, every, list(baselines.values()), rules, scope, damaged)
-            found.append(case.finding())
-        elif MEASURED_IN[metric] in scope.phases:  # a profile that never evaluates has no AP to be missed
-            found.append(Finding(cell.id, metric, "missing", "never measured, as other cells are"))
+    cells = tuple(cells)
+    phases = _phases_lately(cells, runs, scope)
+    found: list[Finding] = []
+    for cell in cells:
+        every = runs.of(cell.id)
+        mine = [run for run in every.summaries if run.measured and _is_asked(run, scope)]
+        if not mine:
+            found += [Finding(cell.id, metric, "missing", "never run") for metric in _asked(cell, scope)]
+        for machine in _machines(cell, mine, baselines, scope, phases):
+            here = [run for run in mine if machine in (None, run.machine)]
+            # What others have measured there lately was asked of this cell too.
+            expected = phases.get(machine, frozenset()) if machine else frozenset[str]().union(*phases.values())
+            for metric in _asked(cell, scope):
+                case = _Case(cell, metric, here, every, list(baselines.values()), rules, scope, damaged(cell.id))
+                found += [replace(one, machine=machine) for one in case.findings(expected)]
     return found
+
+
+def _phases_lately(cells: Iterable[Cell], runs: Runs, scope: Scope) -> Phases:
+    """Return what each machine has measured lately; nothing where it is not asked what is late."""
+    if not scope.begun_after_s:
+        return {}
+    found: dict[MachineKey, frozenset[str]] = {scope.here: frozenset()} if scope.here else {}
+    for run in (run for cell in cells for run in runs.of(cell.id).summaries):
+        if _is_asked(run, scope) and run.started_unix_s >= scope.begun_after_s:
+            found[run.machine] = found.get(run.machine, frozenset()) | set(run.phases)
+    return found
+
+
+def _machines(
+    cell: Cell, mine: Sequence[Summary], baselines: Mapping[MachineKey, Baseline], scope: Scope, lately: Phases
+) -> list[MachineKey | None]:
+    """Return the machines on which a cell is judged: those that accepted it, and the newest run's.
+
+    Where it is asked what is late, machines that ran nothing at all are not: their nights are another time.
+    """
+    if scope.ap_only:
+        return [None] if mine else []
+    ran = [key for key in dict.fromkeys(run.machine for run in reversed(mine)) if not lately or key in lately]
+    accepted = [key for key in ran if key in baselines and baselines[key].runs_of(cell.id)]
+    return list(dict.fromkeys([*ran[:1], *accepted])) or [run.machine for run in mine[-1:]]
 
 
 def accepted_for(
@@ -123,24 +150,40 @@ def accepted_for(
     return case.accepted(run)[0]
 
 
-def _asked(cell: Cell, metric: Metric, scope: Scope) -> bool:
-    if scope.metric not in (None, metric):
-        return False
-    return (metric != "mask_ap" or cell.masks) and (metric not in RATES or not scope.ap_only)
+def _is_asked(run: Summary, scope: Scope) -> bool:
+    return run.profile == scope.profile and scope.machine in (None, run.machine)
+
+
+def _asked(cell: Cell, scope: Scope) -> list[Metric]:
+    return [
+        metric
+        for metric in METRICS
+        if scope.metric in (None, metric)
+        and (metric != "mask_ap" or cell.masks)
+        and (metric not in RATES or not scope.ap_only)
+    ]
 
 
 @dataclass(frozen=True)
 class _Case:
     cell: Cell
     metric: Metric
-    runs: Sequence[Summary]  # of the profile
+    runs: Sequence[Summary]  # of the profile, and of the machine where it matters
     every: Runs  # of all profiles
     baselines: Sequence[Baseline]
     rules: Check
     scope: Scope
     damaged: str
 
-    def finding(self) -> Finding:
+    def findings(self, expected: frozenset[str]) -> list[Finding]:
+        """Judge the metric; nothing where it was not to be measured: a profile that never evaluates misses no AP."""
+        phase = MEASURED_IN[self.metric]
+        if any(phase in run.phases for run in self.runs):
+            return [self._finding()]
+        reason = "never measured, as other cells are"
+        return [Finding(self.cell.id, self.metric, "missing", reason)] if phase in expected else []
+
+    def _finding(self) -> Finding:
         night = newest_night(self.runs, self.metric)
         last = night[-1]
         if self.damaged > last.run_id:  # whatever it held, the night before must not stand for it
@@ -184,13 +227,11 @@ class _Case:
 
     def accepted(self, run: Summary) -> tuple[list[Summary], str]:
         """Return the accepted runs that this one is to be compared with, or why there are none."""
-        baselines = [one for one in self.baselines if one.runs_of(self.cell.id)]
-        here = [one for one in baselines if self.scope.ap_only or one.machine == run.machine]
+        here = self._baselines(run)
         if not here:
-            elsewhere = [
-                f"machine: accepted on {_machine(one.machine)}, run on {_machine(run.machine)}" for one in baselines
-            ]
-            return [], elsewhere[0] if elsewhere else "nothing was accepted yet"
+            elsewhere = [machine_text(one.machine) for one in self.baselines if one.runs_of(self.cell.id)]
+            told = f"machine: accepted on {' and '.join(elsewhere)}, run on {machine_text(run.machine)}"
+            return [], told if elsewhere else "nothing was accepted yet"
         wanted = frozenset(name for one in here for name in one.runs_of(self.cell.id))
         every = [one for one in self.every.summaries if one.run_id in wanted and counts(one, self.metric, self.cell)]
         found = [one for one in every if one.profile == run.profile]
@@ -205,6 +246,11 @@ class _Case:
         if fitting and not self._is_ap:
             fitting = of_one_state(fitting)
         return fitting, "" if fitting else self._why_not(found[-1], run)
+
+    def _baselines(self, run: Summary) -> list[Baseline]:
+        """Return what was accepted of the cell where a run was made."""
+        there = [one for one in self.baselines if self.scope.ap_only or one.machine == run.machine]
+        return [one for one in there if one.runs_of(self.cell.id)]
 
     def _why_not(self, accepted: Summary, run: Summary) -> str:
         """Say what cannot be compared; of a recipe its values that differ."""
@@ -234,7 +280,8 @@ class _Case:
         if self._is_ap and not same_model:
             since = _newest_by_model(since)
         nights = by_night(since, each_alone=self._is_ap)
-        rule = rule_of(self.metric, self.rules, same_model=same_model)
+        cells = max(one.cells(self.scope.profile) for one in self._baselines(run))
+        rule = rule_of(self.metric, self.rules, same_model=same_model, cells=cells)
         levels = [comparable(self.metric, one.figures[self.metric]) for one in accepted]
         judgement = judge(rule, levels, [night.of(self.metric) for night in nights])[-1]
         good = nights[judgement.since - 1].runs[-1] if judgement.since else accepted[-1]
@@ -267,8 +314,3 @@ def _told(metric: Metric, judged: Judgement, good: Summary, bad: Summary, *, sam
         judged.suspicious,
         same_model,
     )
-
-
-def _machine(key: MachineKey) -> str:
-    name, cpu, gpus = key
-    return name or ", ".join([*(f"{gpus.count(gpu)} {gpu}" for gpu in dict.fromkeys(gpus)), cpu])

@@ -20,7 +20,7 @@ def markdown(told: Sequence[Told], title: str) -> str:
     parts = [f"### {escape(title)}", escape(summary(told))]
     if loud:
         parts.append(_table(loud))
-    parts += [_details(one) for one in loud if one.surroundings or one.finding.judged]
+    parts += [_details(one) for one in loud if one.details]
     quiet = [one for one in told if one.verdict == QUIET]
     if quiet:
         parts.append(f"<details><summary>{len(quiet)} unchanged</summary>\n\n{_table(quiet)}\n\n</details>")
@@ -31,7 +31,7 @@ def github(told: Sequence[Told]) -> str:
     """Return workflow commands that GitHub shows as annotations."""
     lines = [
         f"::{LEVELS[one.verdict]} title={_property(f'{one.verdict}: {one.cell}')}::"
-        f"{_data('; '.join([one.sentence, *one.surroundings, f'again: {one.command}']))}"
+        f"{_data('; '.join([one.sentence, *one.details, f'again: {one.command}']))}"
         for one in told
         if one.verdict in LEVELS
     ]
@@ -54,7 +54,7 @@ def junit(told: Sequence[Told], title: str) -> str:
         case = ElementTree.SubElement(suite, "testcase", classname=_xml(one.cell), name=_xml(one.metric))
         if one.verdict in kinds:
             outcome = ElementTree.SubElement(case, kinds[one.verdict], message=_xml(one.sentence))
-            outcome.text = _xml("\n".join([*one.surroundings, f"again: {one.command}"]))
+            outcome.text = _xml("\n".join([*one.details, f"again: {one.command}"]))
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
@@ -76,10 +76,10 @@ def lines(told: Sequence[Told]) -> list[list[str]]:
 
 
 def _details(one: Told) -> str:
-    lines = [f"- {escape(text)}" for text in one.surroundings] or ["- nothing that the records hold"]
+    lines = [f"- {escape(text)}" for text in one.details]
     return "\n".join(
         [
-            f"**{escape(one.cell)}, {escape(one.metric)}**: what else differs from the last good run:",
+            f"**{escape(one.cell)}, {escape(one.metric)}**: what changed since the last good run:",
             "",
             *lines,
             "",

@@ -72,6 +72,7 @@ def run(
     checkpoint: options.CheckpointFile = None,
     allow_noisy: options.AllowNoisy = False,
     accepted: options.AcceptedModels = False,
+    seed: options.Seed = None,
     repeat: options.Repeat = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop, like `zoo-bench plan`.")] = False,
     no_trial: Annotated[
@@ -97,7 +98,7 @@ def run(
     from zoo_bench.session import Asked
 
     chosen = (root, matrix, profile, select, skip, gpus, phases, checkpoint)
-    asked = Asked(*chosen, force, allow_noisy, accepted, repeat, since)
+    asked = Asked(*chosen, force, allow_noisy, accepted, seed, repeat, since)
     # Its code says how the cells ended, also when nobody reads the table.
     raise typer.Exit(command(asked, dry_run=dry_run, trial=not no_trial, executor=executor.value))
 
@@ -157,6 +158,7 @@ def show(
     history: Annotated[
         bool, typer.Option("--history", help="Draw each metric night by night, and find where its level changed.")
     ] = False,
+    machine: options.OfMachine = None,
 ) -> int:
     """Show where each figure of a row comes from: definition, interval, run, machine, software, log, checkpoint.
 
@@ -168,7 +170,9 @@ def show(
     if history:
         from zoo_bench.commands.history import history as told
 
-        return told(Asked(root, matrix, profile), cell, as_json=json)
+        return told(Asked(root, matrix, profile, machine=machine), cell, as_json=json)
+    if machine is not None:
+        raise ConfigError(f"--machine {machine}: a row is of the matrix's runs, wherever they were", "add --history")
     return command(Asked(root, matrix, profile), cell, as_json=json)
 
 
@@ -269,16 +273,18 @@ def accept(
     runs: Annotated[
         int, typer.Option("--runs", min=1, max=1000, help="So many of the newest runs of each cell, as one reference.")
     ] = 1,
+    machine: options.OfMachine = None,
 ) -> int:
     """Make the newest runs the reference that `zoo-bench check` compares with, on the machine they were made on.
 
-    What was accepted is kept in results/baselines/, one file a machine, to be reviewed and committed:
+    That is this machine; where it ran none, the one that made the newest; or the one that `--machine` names. What was
+    accepted is kept in results/baselines/, one file a machine, to be reviewed and committed:
     `zoo-bench accept --profile speed --why "driver 560"`.
     """
     from zoo_bench.commands.accept import accept as command
     from zoo_bench.session import Asked
 
-    return command(Asked(root, matrix, profile, select, skip), why=why, by=by, count=runs)
+    return command(Asked(root, matrix, profile, select, skip, machine=machine), why=why, by=by, count=runs)
 
 
 @app.command()
@@ -308,6 +314,7 @@ def check(
     ap_only: Annotated[
         bool, typer.Option("--ap-only", help="AP alone, whatever machine it was accepted on: for machines of others.")
     ] = False,
+    machine: options.OfMachine = None,
     every: Annotated[bool, typer.Option("--all", help="Show what is unchanged too.")] = False,
     markdown: Annotated[
         Path | None, typer.Option("--markdown", help="Add the verdicts to this file.", show_default=False)
@@ -329,7 +336,7 @@ def check(
     # Its code says what got worse, also when nobody reads the table.
     raise typer.Exit(
         command(
-            Asked(root, matrix, profile, select, skip),
+            Asked(root, matrix, profile, select, skip, machine=machine),
             outputs,
             confirm=confirm,
             max_age_h=max_age,

@@ -136,6 +136,20 @@ AllowNoisy = Annotated[
 AcceptedModels = Annotated[
     bool, typer.Option("--accepted", help="Measure the models that were accepted: use with --phases infer,evaluate.")
 ]
+OfMachine = Annotated[
+    str | None,
+    typer.Option("--machine", help="Runs of this machine: its name, or a part of its CPU or GPU.", show_default=False),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed",
+        min=0,
+        max=2**62,
+        help="Train with this seed; with --repeat the first of several. Default: the matrix's.",
+        show_default=False,
+    ),
+]
 Repeat = Annotated[
     int, typer.Option("--repeat", min=1, max=1000, help="Run every cell so often, each time with another seed.")
 ]

@@ -11,12 +11,16 @@ from typing import Any
 from zoo_bench.check import Finding, Judged
 from zoo_bench.compare import unlike
 from zoo_bench.errors import EXIT_CELL_FAILED, EXIT_NO_BASELINE, EXIT_OK, EXIT_QUARANTINED, EXIT_REGRESSED
+from zoo_bench.moved import moved
+from zoo_bench.provenance import machine_text
+from zoo_bench.record import Record
 from zoo_bench.revision import short_commit
 from zoo_bench.rules import RATES, Metric
 from zoo_bench.runs import Runs, Summary
 from zoo_bench.text import one_line
 from zoo_bench.units import HOST_MEMORY_HEAD, SHORT_HEADS, percent_change, points_change, written
 
+NOTHING_ELSE = "nothing else that the records hold differs from the last good run"
 WORST_FIRST = ("regressed", "missing", "not_comparable", "improved", "unchanged")
 
 
@@ -24,7 +28,7 @@ WORST_FIRST = ("regressed", "missing", "not_comparable", "improved", "unchanged"
 class Told:
     """A finding in words, none of which holds a line break: they would begin a line of their own.
 
-    `surroundings`: what differs between the last good run and the newest one.
+    `moved`: which parts of the figure did; `surroundings`: what else differs between the last good run and the newest.
     """
 
     finding: Finding
@@ -38,7 +42,15 @@ class Told:
     note: str
     reason: str
     command: str
+    moved: str
     surroundings: tuple[str, ...]
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """How it changed and what else did; empty where nothing got worse or better."""
+        if self.verdict not in ("regressed", "improved"):
+            return ()
+        return tuple(filter(None, (self.moved, *(self.surroundings or (NOTHING_ELSE,)))))
 
     @property
     def sentence(self) -> str:
@@ -51,9 +63,15 @@ class Told:
 
 
 def tell(findings: Iterable[Finding], runs: Runs, profile: str, name: Callable[[str], str]) -> list[Told]:
-    """Put findings into words, the worst first; `name` is how tables call a cell."""
+    """Put findings into words, the worst first; `name` is how tables call a cell. Of several machines each is named."""
     ordered = sorted(findings, key=lambda one: WORST_FIRST.index(one.verdict))
-    return [_told(finding, runs, profile, name(finding.cell_id)) for finding in ordered]
+    several = len({one.machine for one in ordered if one.machine}) > 1
+    return [_told(finding, runs, profile, _cell(finding, name, several=several)) for finding in ordered]
+
+
+def _cell(finding: Finding, name: Callable[[str], str], *, several: bool) -> str:
+    cell = name(finding.cell_id)
+    return f"{cell} on {one_line(machine_text(finding.machine))}" if several and finding.machine else cell
 
 
 def _told(finding: Finding, runs: Runs, profile: str, cell: str) -> Told:
@@ -73,8 +91,16 @@ def _told(finding: Finding, runs: Runs, profile: str, cell: str) -> Told:
         _note(finding, judged) if judged and accused else "",
         one_line(finding.reason),
         one_line(command_of(finding, profile)),
-        tuple(map(one_line, unlike(runs.read(judged.good), runs.read(run)))) if judged and run and accused else (),
+        *(
+            _compared(finding.metric, runs.read(judged.good), runs.read(run))
+            if judged and run and accused
+            else ("", ())
+        ),
     )
+
+
+def _compared(metric: Metric, good: Record, bad: Record) -> tuple[str, tuple[str, ...]]:
+    return moved(metric, good, bad), tuple(map(one_line, unlike(good, bad)))
 
 
 def _change(metric: Metric, judged: Judged) -> str:
@@ -114,12 +140,19 @@ def command_of(finding: Finding, profile: str) -> str:
     """Return what measures the metric once more."""
     run = finding.run
     phases = f" --phases {','.join(run.phases)}" if run else ""
-    return f"{command_of_cell(finding.cell_id, profile)}{phases}{_model_of(finding)} --force"
+    return f"{command_of_cell(finding.cell_id, profile)}{phases}{_model_of(finding)}{_seed_of(finding)} --force"
 
 
 def command_of_cell(cell_id: str, profile: str) -> str:
     """Return what runs a cell."""
     return f"zoo-bench run --profile {shlex.quote(profile)} --select {shlex.quote(cell_id)}"
+
+
+def _seed_of(finding: Finding) -> str:
+    """Return the option that trains the same model once more, where it is the model that is judged."""
+    run = finding.run
+    judged_model = finding.metric not in RATES and run is not None and "train" in run.phases
+    return f" --seed {run.seed}" if run and judged_model else ""
 
 
 def _model_of(finding: Finding) -> str:
@@ -171,6 +204,7 @@ def as_json(one: Told) -> dict[str, Any]:
     )
     return {
         "cell": finding.cell_id,
+        "machine": dict(zip(("name", "cpu", "gpus"), finding.machine, strict=True)) if finding.machine else None,
         "metric": finding.metric,
         "verdict": finding.verdict,
         "reason": finding.reason,
@@ -178,5 +212,6 @@ def as_json(one: Told) -> dict[str, Any]:
         "runs_tonight": finding.tonight,
         "figures": figures,
         "command": one.command,
+        "moved": one.moved,
         "surroundings": list(one.surroundings),
     }

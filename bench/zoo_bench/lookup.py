@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from zoo_bench.cell import Cell, expand, short_name
 from zoo_bench.errors import ConfigError, nearest
 from zoo_bench.matrix import Matrix
+from zoo_bench.provenance import MachineKey, machine_text
 from zoo_bench.runs import Summary
 from zoo_bench.selector import matches
 
@@ -34,6 +35,26 @@ def find_run(word: str, runs: Sequence[Summary]) -> Summary | None:
     if len(found) > 1:
         raise ConfigError(f"'{word}' begins the ids of {len(found)} runs", _listed([run.run_id for run in found]))
     return found[0] if found else None
+
+
+def find_machine(word: str, runs: Sequence[Summary]) -> MachineKey:
+    """Return the machine that made some of the runs and has this name, or the word in its GPUs or CPU.
+
+    Raises:
+        ConfigError: there is none, or there are several.
+    """
+    every = {run.machine: machine_text(run.machine) for run in runs}
+    found = machines_called(word, every)
+    if len(found) != 1:
+        wrong = f"a part of {len(found)} machines" if found else "no machine that has run anything"
+        raise ConfigError(f"--machine {word}: {wrong}", _listed(list((found or every).values())))
+    return next(iter(found))
+
+
+def machines_called(word: str, described: Mapping[MachineKey, str]) -> dict[MachineKey, str]:
+    """Return the machines whose name is `word`; without any, those that have it in their description."""
+    named = {key: line for key, line in described.items() if key[0] == word}
+    return named or {key: line for key, line in described.items() if word.lower() in line.lower()}
 
 
 def newest_of(word: str, runs: Sequence[Summary]) -> Summary | None:

@@ -100,4 +100,5 @@ def _of_one_night(first: Summary, run: Summary) -> bool:
 
 
 def _state(run: Summary) -> tuple[object, ...]:
-    return run.commit, run.inputs, run.fingerprint, run.driver, run.software
+    """Return what is one in a night; several seeds may be of one."""
+    return run.commit, run.inputs, run.recipe_sha256, run.driver, run.software

@@ -41,6 +41,12 @@ def machine_key_of(machine: Mapping[str, Any]) -> MachineKey:
     return str(machine.get("name") or ""), str(machine.get("cpu", "")), tuple(sorted(_names(machine.get("gpus", ()))))
 
 
+def machine_text(key: MachineKey) -> str:
+    """Say which machine it is: by its name where it has one, else by GPUs and CPU."""
+    name, cpu, gpus = key
+    return name or ", ".join([*(f"{gpus.count(gpu)} {gpu}" for gpu in dict.fromkeys(gpus)), cpu])
+
+
 def machine_name(record: Record) -> str:
     """Return the name that machine.yaml gives the machine; empty where it gives none."""
     return str(record.machine.get("name") or "")

@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Literal, TypeAlias
 
@@ -53,7 +53,7 @@ class Rule:
 
     least: float
     expected: float
-    windows: Mapping[int, float] = field(default_factory=lambda: WINDOWS)
+    windows: Mapping[int, float]
     suspicion: float = 2.4
     creep: float | None = None
     moves: bool = True

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal, TypeAlias, get_args
 
 from zoo_bench.columns import Column
 from zoo_bench.matrix import Check
-from zoo_bench.regression import Rule
+from zoo_bench.regression import WINDOWS, Rule
 
 Metric: TypeAlias = Literal["memory", "s_per_iter", "fps", "box_ap", "mask_ap"]
 """The columns that are checked."""
@@ -22,17 +23,32 @@ AP_EXPECTED = 0.0020
 # APs of seeds are close to normal: fewer spreads are needed than for nights. Runs are days apart, and three must do.
 AP_WINDOWS = {1: 3.8, 2: 2.4, 3: 1.6}
 CREEP = 4.0  # times the smallest change that is accused
+# Of so many cells, judged every night, the windows give less than one false alarm a month; of newly trained AP, judged
+# every week. Of more cells each may be accused less often. Nights are a distance away with a probability that falls as
+# its fourth power, as Student's t with 4 degrees of freedom has it; AP's falls faster.
+CELLS, AP_CELLS = 8, 100
+TAIL = 4
 
 
-def rule_of(metric: Metric, check: Check, *, same_model: bool) -> Rule:
-    """Return the rule for a metric. `same_model`: its AP is that of the accepted model, evaluated again."""
+def rule_of(metric: Metric, check: Check, *, same_model: bool, cells: int = 1) -> Rule:
+    """Return the rule for a metric of one of so many `cells`.
+
+    `same_model`: its AP is that of the accepted model, evaluated again.
+    """
     if metric in RATES:
         least = getattr(check.least_change, metric)
-        return Rule(least=math.log1p(least), expected=EXPECTED[metric], creep=math.log1p(CREEP * least))
+        windows = _widened(WINDOWS, cells / CELLS)
+        return Rule(math.log1p(least), EXPECTED[metric], windows, creep=math.log1p(CREEP * least))
     if same_model:
         # There is no chance in it: how far nights are apart does not matter, and what was accepted stays the measure.
         return Rule(check.same_model_ap, 0.0, {1: 0.0}, suspicion=math.inf, moves=False)
-    return Rule(getattr(check.least_change, metric), AP_EXPECTED, AP_WINDOWS)
+    return Rule(getattr(check.least_change, metric), AP_EXPECTED, _widened(AP_WINDOWS, cells / AP_CELLS))
+
+
+def _widened(windows: Mapping[int, float], times: float) -> Mapping[int, float]:
+    """Return limits that are passed so many times less often by chance; never narrower ones."""
+    wider = max(1.0, times) ** (1 / TAIL)
+    return {nights: limit * wider for nights, limit in windows.items()}
 
 
 def widest(metric: Metric, check: Check) -> float:

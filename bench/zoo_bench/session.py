@@ -20,6 +20,7 @@ from zoo_bench.environments import environment_status, lock_sha256
 from zoo_bench.errors import ConfigError
 from zoo_bench.job import DatasetPaths
 from zoo_bench.load import load_matrix
+from zoo_bench.lookup import find_machine
 from zoo_bench.machine_config import MachineConfig, check_names, load_machine_config
 from zoo_bench.matrix import Matrix
 from zoo_bench.model_file import describe_model
@@ -55,8 +56,10 @@ class Asked:
     force: bool = False
     allow_noisy: bool = False
     accepted: bool = False
+    seed: int | None = None
     repeat: int = 1
     since: float | None = None
+    machine: str | None = None
 
 
 def _to_stderr(warning: str) -> None:
@@ -141,14 +144,18 @@ class Session:
 
     @property
     def seeded(self) -> tuple[Cell, ...]:
-        """The cells, each as often as --repeat says, with a seed of its own each time.
+        """The cells, each as often as --repeat says, with a seed of its own each time, --seed first.
 
         Published is one of them, once all have been evaluated: that is a call of its own.
         """
         cells = tuple(map(self.as_offered, self.cells))
         self._warn_of_sameness(cells)
         if parse_phases(self.asked.phases) == ("publish",):
+            if self.asked.seed is not None:
+                raise ConfigError("--seed: of several seeds the one nearest to the mean is published", "leave it out")
             return tuple(map(self._as_published, cells))
+        if self.asked.seed is not None:
+            cells = tuple(cell.model_copy(update={"seed": self.asked.seed}) for cell in cells)
         if self.asked.accepted:
             cells = tuple(cell for cell in cells if cell.id in self._accepted_models)
         if self.asked.repeat == 1:
@@ -289,6 +296,11 @@ class Session:
         from zoo_bench.machine import describe_machine  # late: few calls look at the machine
 
         return machine_key_of(describe_machine(self.machine.name).model_dump(mode="json"))
+
+    @cached_property
+    def only_machine(self) -> MachineKey | None:
+        """The machine that --machine names; None where nothing was said. Raises ConfigError as `find_machine`."""
+        return find_machine(self.asked.machine, self.runs.summaries) if self.asked.machine else None
 
     @cached_property
     def _accepted_models(self) -> dict[str, Checkpoint]:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 
 from zoo_bench.cell import backend_of
 from zoo_bench.errors import ConfigError, nearest
-from zoo_bench.lookup import find_run
+from zoo_bench.lookup import find_run, machines_called
 from zoo_bench.provenance import MachineKey, machine_line
 from zoo_bench.record import Record
 from zoo_bench.runs import Runs
@@ -55,7 +55,7 @@ def find_side(word: str, runs: Runs) -> Side:
     if word in _backends(runs):
         ours = runs.only(run for run in runs.summaries if backend_of(run.cell_id) == word)
         return Side(f"backend {word}", _newest(ours), of_backend=True)
-    machines = _machines(word, runs)
+    machines = machines_called(word, _lines(runs))
     if len(machines) > 1:
         raise ConfigError(
             f"'{word}' is a part of {len(machines)} machines: {'; '.join(machines.values())}",
@@ -89,13 +89,6 @@ def _lines(runs: Runs) -> dict[MachineKey, str]:
     """Describe every machine, by the newest run there."""
     newest = {run.machine: run for run in runs.summaries}
     return {key: machine_line(runs.read(run)) for key, run in newest.items()}
-
-
-def _machines(word: str, runs: Runs) -> dict[MachineKey, str]:
-    """Return the machines whose name is `word`; without any, those that have it in their description."""
-    described = _lines(runs)
-    named = {key: line for key, line in described.items() if key[0] == word}
-    return named or {key: line for key, line in described.items() if word.lower() in line.lower()}
 
 
 def _known(word: str, runs: Runs) -> str:

@@ -33,7 +33,7 @@ def accept(asked: Asked, *, why: str, by: str | None, count: int) -> int:
     chosen: dict[str, list[Summary]] = {}
     for cell in session.cells:
         runs = [run for run in session.runs.of(cell.id).summaries if run.profile == session.profile and run.measured]
-        here = [run for run in runs if run.machine == runs[-1].machine]
+        here = _of_one_machine(runs, session)
         by_metric = [_chosen(cell, here, one, count) for one in METRICS]
         named = {run.run_id: run for fitting in by_metric for run in fitting}
         found = [named[run_id] for run_id in sorted(named)]
@@ -72,6 +72,15 @@ def _text(option: str, given: str) -> str:
             f"{option} needs a text, of {MOST_TEXT:,} characters at most", "it stands beside the runs in the diff"
         )
     return text
+
+
+def _of_one_machine(runs: Sequence[Summary], session: Session) -> list[Summary]:
+    """Return the runs of the machine that was named, else of this one, else of the one that made the newest."""
+    for machine in (session.only_machine, session.machine_key, *(run.machine for run in runs[-1:])):
+        mine = [run for run in runs if run.machine == machine]
+        if mine or session.only_machine:
+            return mine
+    return []
 
 
 def _chosen(cell: Cell, runs: Sequence[Summary], metric: Metric, count: int) -> list[Summary]:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from zoo_bench.baselines import read_all
+from zoo_bench.cell import expand
 from zoo_bench.check import Finding, Scope, check_cells
 from zoo_bench.check_formats import HEADS, QUIET, github, junit, lines, markdown
 from zoo_bench.commands.run import run
@@ -50,8 +51,10 @@ def check(
     session = Session.open(asked)
     begun_after_s = 0.0 if max_age_h is None else time.time() - max_age_h * HOUR_S
     _refuse(metric, outputs, ap_only=ap_only, confirm=confirm)
-    scope = Scope(session.profile, begun_after_s, ap_only, metric)
+    here = None if max_age_h is None else session.machine_key
+    scope = Scope(session.profile, begun_after_s, ap_only, metric, here, session.only_machine)
     findings = _findings(session, scope)
+    _warn_of_gone(session)
     interrupted = False
     with _unheard(outputs.annotations):
         if confirm:
@@ -91,9 +94,11 @@ def _refuse(metric: str | None, outputs: Outputs, *, ap_only: bool, confirm: int
 
 def _kept(before: Sequence[Finding], after: Sequence[Finding]) -> list[Finding]:
     """Return what is found after reruns; what they could not confirm since they failed stays accused."""
-    accused = {(one.cell_id, one.metric): one for one in before if one.verdict == "regressed"}
+    accused = {(one.cell_id, one.machine, one.metric): one for one in before if one.verdict == "regressed"}
     return [
-        accused.get((one.cell_id, one.metric), one) if one.verdict in ("missing", "not_comparable") else one
+        accused.get((one.cell_id, one.machine, one.metric), one)
+        if one.verdict in ("missing", "not_comparable")
+        else one
         for one in after
     ]
 
@@ -113,11 +118,16 @@ def _unheard(on_github: bool) -> Iterator[None]:
 
 def _findings(session: Session, scope: Scope) -> list[Finding]:
     baselines = read_all(session.store.root)
-    if scope.begun_after_s:  # what some cells have done tonight, all were to do
-        every = (run for cell in session.cells for run in session.runs.of(cell.id).summaries)
-        mine = [run for run in every if run.profile == scope.profile and run.started_unix_s >= scope.begun_after_s]
-        scope = replace(scope, phases=frozenset(phase for run in mine for phase in run.phases))
     return check_cells(session.cells, session.runs, baselines, session.matrix.check, scope, session.newest_damaged)
+
+
+def _warn_of_gone(session: Session) -> None:
+    """Say which cells were accepted that the matrix has no more: nobody judges them."""
+    there = {cell.id for cell in expand(session.matrix, session.profile)}
+    entries = [one for baseline in read_all(session.store.root).values() for one in baseline.accepted]
+    gone = {one.cell_id for one in entries if one.profile == session.profile} - there
+    if gone:
+        session.warn(f"zoo-bench: accepted once, and not in the matrix now: {', '.join(sorted(gone))}")
 
 
 def _look_again(session: Session, findings: Sequence[Finding], times: int) -> bool:
@@ -197,8 +207,8 @@ def _print(told: Sequence[Told], *, every: bool) -> None:
 
 def _print_details(console: Console, shown: Sequence[Told]) -> None:
     for one in shown:
-        if one.verdict in ("regressed", "improved"):
+        if one.details:
             console.print(Text(f"\n{one.cell}, {one.metric}", style="bold"))
-            for text in one.surroundings or ("nothing else that the records hold differs from the last good run",):
+            for text in one.details:
                 console.print(Text(f"  - {text}"), soft_wrap=True)
             console.print(Text(f"  again: {one.command}"), soft_wrap=True)

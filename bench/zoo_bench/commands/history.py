@@ -21,6 +21,7 @@ from zoo_bench.findings import change_text, commit_of
 from zoo_bench.history import FEWEST_NIGHTS, levels, nights_of, span, value_of
 from zoo_bench.lookup import find_cell, find_run, not_found
 from zoo_bench.nights import NightRuns
+from zoo_bench.provenance import machine_text
 from zoo_bench.rules import METRICS, Metric, change_of, figure_of
 from zoo_bench.session import Asked, Session
 from zoo_bench.text import one_line
@@ -39,7 +40,9 @@ def history(asked: Asked, word: str, *, as_json: bool) -> int:
     found = find_cell(word, session.matrix, asked.profile)
     if found is None:
         raise not_found(word, session.matrix, asked.profile, session.runs.summaries)
-    runs = session.runs.of(found.cell.id).summaries
+    every = [run for run in session.runs.of(found.cell.id).summaries if run.profile == found.profile]
+    machine = session.only_machine or next((run.machine for run in reversed(every)), None)
+    runs = [run for run in every if run.machine == machine]
     nights = {metric: nights_of(found.cell, runs, found.profile, metric) for metric in METRICS}
     told = {metric: mine for metric, mine in nights.items() if len(mine) >= FEWEST_NIGHTS}
     if not told:
@@ -51,7 +54,10 @@ def history(asked: Asked, word: str, *, as_json: bool) -> int:
         print(json.dumps({metric: _as_json(session, metric, mine) for metric, mine in told.items()}, indent=2))
         return EXIT_OK
     console = table_console()
-    console.print(Text(f"{found.cell.id}, profile {found.profile}", style="bold"))
+    first, *others = (one_line(machine_text(key)) for key in dict.fromkeys(run.machine for run in (*runs, *every)))
+    console.print(Text(f"{found.cell.id}, profile {found.profile}, on {first}", style="bold"))
+    if others:
+        console.print(Text(f"also run on {'; '.join(others)}: add --machine"), soft_wrap=True)
     for metric, mine in told.items():
         _draw(console, metric, mine)
         _print_changes(console, session, metric, mine)

@@ -95,7 +95,7 @@ class _Report:
         lines = [asdict(one) for one in (*self.lines, *self.published)]
         matrix, profile = self.session.matrix, self.session.matrix.profile(self.session.asked.profile)
         index = digest([matrix.document.title, profile[0], profile[1].note, lines])
-        told = [[one.sentence, *one.surroundings, one.command] for one in self._loud]
+        told = [[one.sentence, *one.details, one.command] for one in self._loud]
         red = digest([bool(self.baselines), len(self.findings), told])
         return [
             Page(INDEX, "index.html.j2", index, self._index),

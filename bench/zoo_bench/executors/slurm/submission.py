@@ -112,6 +112,7 @@ def _passed_on(asked: Asked) -> list[str]:
         "--gpus": asked.gpus,
         "--phases": asked.phases,
         "--checkpoint": asked.checkpoint.absolute() if asked.checkpoint else None,
+        "--seed": asked.seed,
         "--repeat": asked.repeat if asked.repeat > 1 else None,
     }
     found = [word for option, value in named.items() if value is not None for word in (option, str(value))]

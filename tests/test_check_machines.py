@@ -1,0 +1,91 @@
+"""Several machines that share one results folder: each is judged, accepted and drawn by itself."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from conftest import Zoo
+from nights import DAY_S, FIRST_NIGHT_S, RETINANET, add, findings, first, night, quiet_nights
+
+ELSEWHERE: dict[str, Any] = {"machine": {"name": "elsewhere", "cpu": "A CPU", "gpus": []}}
+ONLY = ("--select", RETINANET)
+
+
+@pytest.fixture
+def shared(finished: Zoo, tmp_path: Any) -> Zoo:
+    """Nothing changed here; the other machine is half as fast in its last night, which was before the last one here."""
+    zoo = quiet_nights(finished, tmp_path, 1)
+    record = first(zoo, RETINANET)
+    for number in range(2, 21):
+        add(zoo, night(record, number, slower=2 if number == 20 else 1, **ELSEWHERE))
+        if number == 2:
+            assert zoo.call("accept", "--why", "that one", "--machine", "elsewhere", *ONLY).returncode == 0
+    add(zoo, night(record, 21))
+    return zoo
+
+
+def test_the_newest_night_here_does_not_hide_what_got_worse_elsewhere(shared: Zoo) -> None:
+    done = shared.call("check", *ONLY)
+    assert done.returncode == 3
+    (line,) = [line for line in done.stdout.splitlines() if "regressed" in line and "s/iter" in line]
+    assert "on elsewhere" in " ".join(done.stdout.split())
+    assert "+100.0 %" in line or "+100.0%" in line
+    code, found = findings(shared, *ONLY, "--machine", "elsewhere")
+    assert code == 3
+    assert found[RETINANET, "s_per_iter"]["machine"] == ELSEWHERE["machine"]
+    here = shared.records[0].machine["cpu"]
+    code, found = findings(shared, *ONLY, "--machine", str(here)[:12])
+    assert code == 0
+    assert {one["verdict"] for one in found.values()} == {"unchanged"}
+
+
+def test_the_nights_of_another_machine_are_not_missed_here(shared: Zoo) -> None:
+    hours = (time.time() - FIRST_NIGHT_S - 20.5 * DAY_S) / 3600
+    code, found = findings(shared, *ONLY, "--max-age", str(hours))
+    assert code == 0, "only what ran since is judged"
+    assert {one["verdict"] for one in found.values()} == {"unchanged"}
+    add(shared, night(first(shared, RETINANET), 22, slower=2, **ELSEWHERE))
+    assert findings(shared, *ONLY, "--max-age", str(hours))[0] == 3
+
+
+def test_a_machine_that_accepted_nothing_is_told(shared: Zoo) -> None:
+    add(shared, night(first(shared, RETINANET), 22, machine={"name": "a third", "cpu": "A CPU", "gpus": []}))
+    done = shared.call("check", *ONLY)
+    assert "machine: accepted on " in " ".join(done.stdout.split())
+    assert "run on a third" in " ".join(done.stdout.split())
+
+
+def test_what_was_made_elsewhere_is_not_run_again_here(shared: Zoo) -> None:
+    count = len(shared.records)
+    done = shared.call("check", "--confirm", "2", *ONLY)
+    assert done.returncode == 3
+    assert "not run again" in done.stderr
+    assert len(shared.records) == count
+
+
+def test_what_is_accepted_is_of_this_machine_unless_another_is_named(shared: Zoo) -> None:
+    add(shared, night(first(shared, RETINANET), 22, slower=2, **ELSEWHERE))
+    assert shared.call("accept", "--why", "this one", *ONLY).returncode == 0
+    assert shared.call("check", *ONLY, "--machine", "elsewhere").returncode == 3, "not accepted by the way"
+    assert shared.call("accept", "--why", "that one", "--machine", "elsewhere", *ONLY).returncode == 0
+    assert shared.call("check", *ONLY).returncode == 0
+
+
+def test_a_history_is_of_one_machine_and_names_the_others(shared: Zoo) -> None:
+    done = shared.call("show", RETINANET, "--history")
+    assert done.returncode == 0, done.stderr
+    assert "also run on elsewhere" in done.stdout
+    assert "19" not in [word for line in done.stdout.splitlines() for word in line.split()[2:3]]
+    done = shared.call("show", RETINANET, "--history", "--machine", "elsewhere")
+    assert "on elsewhere" in done.stdout.splitlines()[0]
+    assert "also run on" in done.stdout
+
+
+@pytest.mark.parametrize("verb", [["check"], ["accept", "--why", "x"], ["show", RETINANET, "--history"]])
+def test_a_machine_that_nobody_knows_is_told_with_those_that_there_are(shared: Zoo, verb: list[str]) -> None:
+    done = shared.call(*verb, "--machine", "nowhere")
+    assert done.returncode == 2
+    assert "no machine that has run anything" in done.stderr
+    assert "elsewhere" in done.stderr
