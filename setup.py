@@ -108,6 +108,7 @@ setup(
         "dev": [
             *(package for packages in (PUBLISHING | EXPORTING | CLUSTER).values() for package in packages),
             "build>=1.2",
+            "check-jsonschema>=0.33",
             "flask>=3",
             "flask-cors>=5",
             "hypothesis>=6.100",

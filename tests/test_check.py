@@ -58,6 +58,51 @@ def test_what_got_slower_is_named_with_its_commit_and_what_else_changed(nightly:
     assert [key for key, one in found.items() if one["verdict"] != "unchanged"] == [(MASK, "s_per_iter")]
 
 
+def test_among_many_cells_more_is_left_to_chance(nightly: Nightly) -> None:
+    zoo = nightly()
+    add(zoo, night(first(zoo, MASK), 31, slower=1.05), night(first(zoo, RETINANET), 31))
+    assert findings(zoo)[0] == 3
+    (file,) = (zoo.root / "results" / "baselines").glob("*.json")
+    kept = json.loads(file.read_text())
+    kept["accepted"] += [{**kept["accepted"][0], "cell_id": f"fake/another_{number}"} for number in range(298)]
+    file.write_text(json.dumps(kept))
+    code, found = findings(zoo)
+    assert code == 0
+    assert found[MASK, "s_per_iter"]["figures"]["limit"] > 0.05
+
+
+def test_a_cell_that_left_the_matrix_is_mentioned(nightly: Nightly) -> None:
+    zoo = nightly(1)
+    zoo.change({"axes": {"detector": ["retinanet_fpn"]}})
+    done = zoo.call("check")
+    assert done.returncode == 0
+    assert f"not in the matrix now: {MASK}" in done.stderr
+    assert RETINANET not in done.stderr
+
+
+def test_how_the_iterations_moved_is_told(nightly: Nightly) -> None:
+    """Most iterations are as fast as ever; those that wait are not."""
+    zoo = nightly()
+    slow = night(first(zoo, MASK), 31, slower=1.06)
+    train = slow.measurements.train
+    assert train is not None
+    stalled = train.model_copy(update={"p10_s": train.p10_s / 1.06, "median_s": train.median_s / 1.06})
+    measured = slow.measurements.model_copy(update={"train": stalled})
+    add(zoo, slow.model_copy(update={"measurements": measured}), night(first(zoo, RETINANET), 31))
+    page = zoo.root / "page.md"
+    done = zoo.call("check", "--markdown", str(page), "--github")
+    assert done.returncode == 3
+    (annotation,) = [line for line in done.stdout.splitlines() if line.startswith("::error")]
+    for text in (done.stdout, page.read_text().replace("\\", ""), annotation.replace("%25", "%")):
+        assert "iterations: the fast tenth" in text
+        fast, middle, slow_tenth = (
+            text.split(part)[1][:5] for part in ("the fast tenth ", "the middle ", "slow tenth ")
+        )
+        assert abs(float(fast.rstrip("% "))) < 2
+        assert abs(float(middle.rstrip("% "))) < 2
+        assert float(slow_tenth.rstrip("% ")) > 3
+
+
 def test_a_regression_stays_until_it_is_accepted(nightly: Nightly) -> None:
     zoo = nightly()
     for number in range(31, 45):

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,25 @@ def steps(workflow: str) -> Iterator[tuple[str, str]]:
         yield from ((step["name"], step["run"]) for step in job["steps"] if "run" in step)
 
 
+def test_the_workflows_are_what_github_reads() -> None:
+    checker = Path(sys.executable).with_name("check-jsonschema")
+    command = [checker, "--builtin-schema", "vendor.github-workflows", *WORKFLOWS.glob("*.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("workflow", ["nightly.yml", "smoke.yml"])
+def test_the_workflows_set_up_what_their_other_steps_call(clone: Clone, workflow: str) -> None:
+    paths = clone.root / "paths"
+    done = clone.sh(dict(steps(workflow))["Set up"], GITHUB_PATH=str(paths), PYTHON=sys.executable)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder,) = paths.read_text().splitlines()
+    assert Path(folder) == clone.root / ".venv" / "bin"
+    done = clone.sh(f"PATH={folder}:$PATH; command -v zoo-bench; zoo-bench plan --profile quick --select {CELL}")
+    assert done.stdout.startswith(folder)
+    assert done.returncode == 0, done.stderr
+
+
 def night(clone: Clone) -> tuple[int, str]:
     """Go through the nightly workflow, but for setting up; how its measuring ended, and the job's summary."""
     summary = clone.root / "summary.md"
@@ -161,6 +181,16 @@ def test_nothing_is_searched_between_commits_that_cannot_be_told_apart(clone: Cl
         assert f"{bad} (bad): {metric} " in done.stdout, done.stdout + done.stderr
     assert done.returncode == 2
     assert "does not differ by what matters" in done.stderr, "the AP of a model is the same to the last digit"
+
+
+def test_a_full_recipe_is_trained_with_another_seed_each_week(clone: Clone) -> None:
+    assert clone.sh("zoo-bench run --repeat 2 && zoo-bench accept --why 'two seeds' --runs 2").returncode == 0
+    done = clone.sh("tools/nightly.sh --anew quick")
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads((clone.root / "nightly-report" / "check.json").read_text())
+    assert {one["verdict"] for one in told} == {"unchanged"}
+    newest = max((clone.root / "results" / CELL).glob("*.json"))
+    assert json.loads(newest.read_text())["cell"]["seed"] == int(time.time()) // 604_800
 
 
 def left_in(folder: Path) -> list[psutil.Process]:

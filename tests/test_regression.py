@@ -10,7 +10,7 @@ import pytest
 from zoo_bench.changepoints import cuts
 from zoo_bench.matrix import Check
 from zoo_bench.regression import Course, Judgement, Night, Rule, judge
-from zoo_bench.rules import comparable, figure_of, rule_of
+from zoo_bench.rules import Metric, comparable, figure_of, rule_of
 
 RULE = rule_of("s_per_iter", Check(), same_model=False)
 SIGMA = 0.007
@@ -94,6 +94,15 @@ def test_the_limit_is_learnt_from_the_nights() -> None:
     assert judged([0.0])[0].limit > calm, "one night says little"
     assert wild > 2 * calm
     assert calm >= RULE.least
+
+
+def test_of_more_cells_each_is_accused_less_often() -> None:
+    def limits(metric: Metric, cells: int) -> list[float]:
+        return list(rule_of(metric, Check(), same_model=False, cells=cells).windows.values())
+
+    assert limits("s_per_iter", 1) == limits("s_per_iter", 8) == list(RULE.windows.values())
+    assert limits("s_per_iter", 128) == [2 * limit for limit in limits("s_per_iter", 8)]
+    assert limits("box_ap", 1) == limits("box_ap", 100) < limits("box_ap", 200)
 
 
 def test_the_accepted_model_is_held_to_its_tolerance_whatever_the_nights_did() -> None:

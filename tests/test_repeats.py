@@ -32,6 +32,19 @@ def test_a_cell_is_run_with_a_seed_after_another_and_once_only(zoo: Zoo) -> None
     assert len(zoo.records) == 4
 
 
+def test_a_seed_can_be_named(zoo: Zoo) -> None:
+    assert zoo.call("run", "--seed", "2970", "--repeat", "2", *ONLY).returncode == 0
+    assert [record.cell["seed"] for record in zoo.records] == [2970, 2971]
+    assert zoo.call("accept", "--why", "a start", "--runs", "2", *ONLY).returncode == 0
+    add(zoo, with_seed(zoo.records[0], 2980, 0.02))
+    done = zoo.call("check", "--metric", "box_ap", *ONLY)
+    assert done.returncode == 3, done.stdout
+    assert "--seed 2980 --force" in done.stdout, "the same model once more"
+    done = zoo.call("run", "--phases", "publish", "--seed", "1", *ONLY)
+    assert done.returncode == 2
+    assert "nearest to the mean" in done.stderr
+
+
 def test_the_row_shows_the_seed_nearest_to_the_mean_and_the_spread_when_it_is_asked_for(zoo: Zoo) -> None:
     assert zoo.call("run", *ONLY).returncode == 0
     (record,) = zoo.records
