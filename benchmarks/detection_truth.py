@@ -8,7 +8,8 @@ would see each night: the runs so far, and where it finds a cell suspicious, as 
   cell that is called regressed in a night. Fewer than one a month;
 - a step of 3 % in s/iter, found within 2 nights in 95 % of cases, and one of 5 %, found the same night in 99 %;
 - a drift of 1 % a week in s/iter, found before it has reached 5 % in 95 % of cases;
-- a loss of 0.5 points of AP, found within 3 full runs in 95 % of cases.
+- a loss of 0.5 points of AP, found within 3 full runs in 95 % of cases;
+- false alarms of 100 cells: fewer than one a month, as of eight.
 
 Prints without judging: how many runs are made again, whether the night is named in which a step came, whether a search
 for its commit is right, and alarms of newly trained AP. Exits with 1 for a miss.
@@ -50,6 +51,8 @@ from zoo_bench.rules import comparable, rule_of
 
 CONFIRM = 4
 MACHINES, CASES = 100, 2000
+MANY_CELLS = 100
+"""A larger zoo, each cell of which may be accused less often."""
 EARLIEST, LATEST = 14, 300
 """Something changes in a night between these."""
 DRIFT_NIGHTS = 35
@@ -82,11 +85,11 @@ def values_of(runs: Floats, metric: Metric) -> Floats:
     return np.vectorize(partial(comparable, metric))(runs)
 
 
-def followed(cell: Mapping[Metric, Floats]) -> Iterator[tuple[dict[Metric, Judgement], bool]]:
-    """Check a cell night after night; with each night's judgements, whether the cell was run again in it."""
+def followed(cell: Mapping[Metric, Floats], cells: int = CELLS) -> Iterator[tuple[dict[Metric, Judgement], bool]]:
+    """Check one of `cells` night after night; with each night's judgements, whether the cell was run again in it."""
     values = {metric: values_of(runs, metric) for metric, runs in cell.items()}
     courses = {
-        metric: Course(rule_of(metric, CHECK, same_model=True), mine[0, : 1 + CONFIRM].tolist())
+        metric: Course(rule_of(metric, CHECK, same_model=True, cells=cells), mine[0, : 1 + CONFIRM].tolist())
         for metric, mine in values.items()
     }
     for night in range(1, len(next(iter(values.values())))):
@@ -95,21 +98,21 @@ def followed(cell: Mapping[Metric, Floats]) -> Iterator[tuple[dict[Metric, Judge
         yield {metric: courses[metric].add(one) for metric, one in seen.items()}, again
 
 
-def quiet_year(seed: int) -> Year:
-    """Eight cells on one machine, and nothing happens."""
+def quiet_year(seed: int, cells: int = CELLS) -> Year:
+    """So many cells on one machine, and nothing happens."""
     rng = np.random.default_rng(seed)
     drifts = {metric: machine_drift(rng) for metric in METRICS}
     alarms = reruns = 0
-    for _ in range(CELLS):
+    for _ in range(cells):
         cell = {metric: drawn(rng, metric, drifts[metric]) for metric in METRICS}
-        for judged, again in followed(cell):
+        for judged, again in followed(cell, cells):
             alarms += sum(one.direction == "regressed" for one in judged.values())
             reruns += CONFIRM * again
     return Year(alarms, reruns)
 
 
-def nights_until_found(seed: int, step: float = 0.0, weekly: float = 0.0) -> int:
-    """Let s/iter of a cell get worse in some night; return how many nights later that was said, 0 for the same."""
+def nights_until_found(seed: int, step: float = 0.0, weekly: float = 0.0, cells: int = CELLS) -> int:
+    """Let s/iter of one of `cells` get worse in some night; return the nights until that was said, 0 for the same."""
     rng = np.random.default_rng(seed)
     night = int(rng.integers(EARLIEST, LATEST))
     change = Change(night, step, weekly)
@@ -118,7 +121,7 @@ def nights_until_found(seed: int, step: float = 0.0, weekly: float = 0.0) -> int
         metric: drawn(rng, metric, machine_drift(rng), change if metric == "s_per_iter" else None)[:until]
         for metric in METRICS
     }
-    said = [judged["s_per_iter"].direction == "regressed" for judged, _ in followed(cell)]
+    said = [judged["s_per_iter"].direction == "regressed" for judged, _ in followed(cell, cells)]
     found = [place for place, accused in enumerate(said, start=1) if accused and place >= night]
     return found[0] - night if found else NIGHTS
 
@@ -145,7 +148,7 @@ def called_right(seed: int, step: float) -> bool | None:
     good_end, bad_end = ends[:SEARCH_RUNS], ends[SEARCH_RUNS : 2 * SEARCH_RUNS] * (1 + step)
     between = later[:SEARCH_RUNS] * (1 + step * bad)
     least = rule_of("s_per_iter", CHECK, same_model=False).least
-    search = Search("", "", "", "s_per_iter", SEARCH_RUNS, least).between(good_end.tolist(), bad_end.tolist())
+    search = Search("", "", "", "", "s_per_iter", SEARCH_RUNS, least).between(good_end.tolist(), bad_end.tolist())
     return None if search is None else search.is_bad(float(np.median(between))) == bad
 
 
@@ -216,6 +219,11 @@ def table(first: int, pool: ProcessPoolExecutor) -> Iterator[Line]:
     apart = [right for right in searched if right is not None]
     yield Line("ends 3 % apart, told apart by it", f"{len(apart) / len(searched):.2%}", "", None)
     yield Line("a commit between them, called right", f"{sum(apart) / len(apart):.2%}", "", None)
+    many = list(pool.map(partial(quiet_year, cells=MANY_CELLS), machines[: MACHINES * CELLS // MANY_CELLS]))
+    alarms = sum(year.alarms for year in many) / (len(many) * 12)
+    yield Line(f"false alarms a month, {MANY_CELLS} cells by 4 metrics", f"{alarms:.2f}", "fewer than 1", alarms < 1)
+    among = list(pool.map(partial(nights_until_found, step=0.05, cells=MANY_CELLS), cases, chunksize=20))
+    yield Line(f"a step of 5 % of one of {MANY_CELLS} cells, within 2 nights", f"{share(among, 1):.2%}", "", None)
     five = pool.map(partial(nights_until_found, step=0.05), cases, chunksize=20)
     yield at_least("a step of 5 %, the same night", five, 0, 0.99)
     drift = list(pool.map(partial(nights_until_found, weekly=0.01), cases, chunksize=20))

@@ -28,7 +28,7 @@ def commit(number: int) -> str:
     return hashlib.sha256(str(number).encode()).hexdigest()[:40]
 
 
-def night(record: Record, number: int, *, slower: float = 1.0, ap_lost: float = 0.0, **values: object) -> Record:
+def night(record: Record, number: float, *, slower: float = 1.0, ap_lost: float = 0.0, **values: object) -> Record:
     """A record as if it had been made `number` nights later, by another commit, `slower` times as long an iteration."""
     started_s = FIRST_NIGHT_S + number * DAY_S
     measured = record.measurements
@@ -38,7 +38,7 @@ def night(record: Record, number: int, *, slower: float = 1.0, ap_lost: float = 
     update = {
         "run_id": f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(started_s))}.000Z-{digest(record.cell_id)[:4]}",
         "started_unix_s": started_s,
-        "revision": Revision(commit=commit(number), dirty=False),
+        "revision": Revision(commit=commit(int(number)), dirty=False),
         "measurements": measured.model_copy(
             update={
                 "train": measured.train.model_copy(update={**seconds, "interval": None}),

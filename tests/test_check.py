@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from xml.etree import ElementTree
 import pytest
 from conftest import Zoo
 from nights import MASK, RETINANET, add, commit, findings, first, night, quiet_nights
+from test_surroundings import wait_for
 
 from zoo_bench.measurements import Interval, Measurements
 from zoo_bench.noise import Noise
@@ -22,6 +24,7 @@ from zoo_bench.record import Record
 from zoo_bench.revision import Revision
 
 Nightly = Callable[..., Zoo]
+AP_SPREAD = (0.0, 0.001, -0.001, 0.002, -0.002)
 
 
 @pytest.fixture
@@ -296,10 +299,10 @@ def test_runs_kept_in_spite_of_noise_say_nothing_of_speed_and_are_not_accepted(n
     zoo.change({"profiles": {"quick": {"set": {"trust": {"on_noise": "quarantine"}}}}})
     assert zoo.call("accept", "--why", "again").returncode == 0
     (file,) = (zoo.root / "results" / "baselines").glob("*.json")
-    (entry, _) = json.loads(file.read_text())["accepted"]
-    figures = {run.run_id: run for run in zoo.records}
-    timed = [run for run in entry["runs"] if not figures[run].noise]
-    assert timed, "the newest that was quiet stands beside it"
+    noisy = {run.run_id for run in zoo.records if run.noise}
+    for entry in json.loads(file.read_text())["accepted"]:
+        timed = "s_per_iter" in entry["metrics"]
+        assert noisy.isdisjoint(entry["runs"]) == timed, "of what is timed the newest that was quiet"
 
 
 def test_a_report_that_cannot_be_written_hides_nothing(nightly: Nightly) -> None:
@@ -443,6 +446,124 @@ def test_a_rerun_that_fails_takes_no_accusation_back(nightly: Nightly) -> None:
     done = zoo.call("check", "--confirm", "1")
     assert done.returncode == 3
     assert "failed" in done.stdout + done.stderr
+
+
+def reports_after_an_interruption(zoo: Zoo, number: signal.Signals, when: Callable[[], bool]) -> tuple[int, str]:
+    """Interrupt a check that confirms when something is so; how it ends, and its JSON."""
+    file = zoo.root / "check.json"
+    file.unlink(missing_ok=True)
+    command = zoo.command("check", "--confirm", "50", "--select", RETINANET, "--json", str(file))
+    with subprocess.Popen(command, cwd=zoo.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as check:
+        wait_for(when, "it is as asked for", 60)
+        check.send_signal(number)
+        check.communicate(timeout=60)
+    return check.returncode, file.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_confirmation_that_is_interrupted_takes_no_accusation_back(zoo: Zoo, number: signal.Signals) -> None:
+    """Between two runs, and in one: that moment cannot be chosen, so that several are tried."""
+    zoo.change({"check": {"least_change": {"s_per_iter": 0.4, "memory": 0.9, "fps": 0.9}}})
+    assert zoo.call("run", "--select", RETINANET).returncode == 0
+    assert zoo.call("accept", "--why", "a start", "--select", RETINANET).returncode == 0
+    (record,) = zoo.records
+    folder = zoo.root / "results" / RETINANET
+    for more in range(1, 4):
+        slow = night(record, 0, slower=30, run_id=f"2999010{more}T000000.000Z-0000", revision=record.revision)
+        add(zoo, slow.model_copy(update={"started_unix_s": record.started_unix_s + more}))
+        before = set(folder.glob("*.json"))
+        code, told = reports_after_an_interruption(zoo, number, lambda seen=before: seen < set(folder.glob("*.json")))
+        assert code == 130
+        (found,) = [one for one in json.loads(told) if one["metric"] == "s_per_iter"]
+        assert found["figures"] is not None
+
+
+def test_what_nobody_could_read_is_no_success(nightly: Nightly) -> None:
+    zoo = nightly(1)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            zoo.command("check"), cwd=zoo.root, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert "stdout cannot be written" in done.stderr
+
+
+def test_what_a_checkout_with_changes_gives_is_another_night(nightly: Nightly) -> None:
+    zoo = nightly()
+    clean = Revision(commit=commit(31), dirty=False)
+    add(zoo, *(night(first(zoo, cell), 31, revision=clean) for cell in (MASK, RETINANET)))
+    changed = night(first(zoo, MASK), 31.05, slower=1.2, revision=Revision(commit=commit(31), dirty=True))
+    add(zoo, night(first(zoo, MASK), 31.02, revision=clean), changed)
+    assert findings(zoo)[0] == 3
+
+
+def test_the_same_commit_hours_later_is_another_night(nightly: Nightly) -> None:
+    zoo = nightly()
+    same = {"revision": Revision(commit=commit(31), dirty=False)}
+    add(zoo, night(first(zoo, RETINANET), 31), *(night(first(zoo, MASK), 31 + more / 100, **same) for more in range(5)))
+    assert findings(zoo)[0] == 0
+    add(zoo, *(night(first(zoo, MASK), 31.4 + more / 100, slower=1.3, **same) for more in range(4)))
+    assert findings(zoo)[0] == 3
+
+
+def test_trainings_that_left_no_model_are_each_another_one(nightly: Nightly) -> None:
+    """As of a command that is not told where its model is: AP differs by seed, and is no evaluation of one model."""
+    zoo = nightly(0)
+    nothing = {"checkpoint": None, "phases": ("train", "evaluate"), "phases_done": ("train", "evaluate")}
+    seeds = [night(first(zoo, MASK), number, ap_lost=lost, **nothing) for number, lost in enumerate(AP_SPREAD, start=1)]
+    add(zoo, *seeds)
+    assert zoo.call("accept", "--why", "five seeds", "--runs", "5", "--select", MASK).returncode == 0
+    only = ("--select", MASK, "--metric", "box_ap")
+    add(zoo, night(first(zoo, MASK), 7, ap_lost=0.003, **nothing))
+    code, found = findings(zoo, *only)
+    assert code == 0, found
+    add(zoo, *(night(first(zoo, MASK), number, ap_lost=0.006, **nothing) for number in (8, 9, 10, 11)))
+    assert findings(zoo, *only)[0] == 3
+
+
+def test_of_each_metric_the_newest_run_alone_is_accepted(nightly: Nightly) -> None:
+    """The newest run trained alone; the one before it, which evaluated too, was slow for a reason of its own."""
+    zoo = nightly(0)
+    record = first(zoo, RETINANET)
+    alone = {"phases": ("train",), "phases_done": ("train",)}
+    same = {"revision": Revision(commit=commit(1), dirty=False)}
+    trained = night(record, 1.1, **same, **alone)
+    trained = trained.model_copy(
+        update={"measurements": trained.measurements.model_copy(update={"scores": None, "infer": None})}
+    )
+    add(zoo, night(record, 1, slower=1.12, **same), trained)
+    assert zoo.call("accept", "--why", "the newest", "--select", RETINANET).returncode == 0
+    add(zoo, *(night(record, number, slower=1.05) for number in (2, 3, 4)))
+    code, found = findings(zoo, "--select", RETINANET)
+    assert code == 3
+    assert found[RETINANET, "s_per_iter"]["figures"]["change"] == pytest.approx(0.05, abs=0.001)
+    assert found[RETINANET, "box_ap"]["verdict"] == "unchanged"
+
+
+def test_names_of_files_and_machines_begin_no_line(nightly: Nightly) -> None:
+    zoo = nightly(1)
+    (zoo.root / "results" / RETINANET / "a\n::error::name.json").write_text("{}")
+    done = zoo.call("check", "--github")
+    assert done.stdout.startswith("::stop-commands::")
+    assert not any(line.startswith("::error") for line in done.stderr.splitlines())
+    (file,) = (zoo.root / "results" / "baselines").glob("*.json")
+    kept = json.loads(file.read_text())
+    kept["machine"][1] = "a CPU\n::error::machine"
+    file.write_text(json.dumps(kept))
+    done = zoo.call("check", "--github")
+    assert done.returncode == 2
+    assert not any(line.startswith("::error") for line in done.stderr.splitlines())
+
+
+def test_a_record_of_the_end_of_time_stands_before_no_other(nightly: Nightly) -> None:
+    zoo = nightly(1)
+    record = first(zoo, RETINANET)
+    add(zoo, record.model_copy(update={"run_id": "99991231T235959.999Z-ffff"}))
+    done = zoo.call("run", "--force", "--select", RETINANET)
+    assert done.returncode == 0, done.stderr
+    newest = max(file.stem for file in (zoo.root / "results" / RETINANET).glob("2*.json"))
+    assert newest.startswith(time.strftime("%Y%m%dT", time.gmtime()))
+    assert "99991231T235959.999Z-ffff" in zoo.call("check").stderr
 
 
 def test_what_got_better_asks_to_be_accepted(nightly: Nightly) -> None:

@@ -216,6 +216,63 @@ def test_a_search_that_is_ended_leaves_nothing(clone: Clone, number: signal.Sign
     wait_for(lambda: not left_in(worker), "all of it has ended")
 
 
+def test_a_search_that_is_ended_in_its_midst_waits_for_what_runs(clone: Clone) -> None:
+    """The ends are measured; the commit between them hangs."""
+
+    def commit(iteration_s: float) -> str:
+        matrix = yaml.safe_load((clone.root / "matrix.yaml").read_text())
+        matrix["profiles"]["quick"]["set"]["options"]["iteration_s"] = iteration_s
+        (clone.root / "matrix.yaml").write_text(yaml.safe_dump(matrix))
+        return clone.commit(f"{iteration_s} s")
+
+    good, _, bad = commit(0.01), commit(60), commit(0.05)
+    command = [sys.executable, "tools/find_commit.py", good, bad, CELL, "--profile", "quick", "--runs", "3"]
+    with subprocess.Popen(command, cwd=clone.root, start_new_session=True, stderr=subprocess.PIPE, text=True) as search:
+        git_dir = Path(git(clone.root, "rev-parse", "--absolute-git-dir")) / "worktrees" / "bisect"
+        events = clone.root / ".zoo-bench" / "bisect" / "results" / "runs"
+        wait_for(lambda: (git_dir / "BISECT_LOG").exists() and any(events.glob("*/events.jsonl")), "a step", 120)
+        search.send_signal(signal.SIGINT)
+        assert search.wait(60) == 130
+        assert not left_in(events), "when it ends all of it has ended"
+        assert search.stderr is not None
+        told = search.stderr.read()
+    assert "Error" not in told
+    assert not (clone.root / ".zoo-bench" / "bisect").exists()
+
+
+def test_a_zoo_in_a_folder_of_its_repository_is_searched_too(clone: Clone, tmp_path: Path) -> None:
+    shutil.rmtree(clone.root / ".git")
+    clone.root = clone.root.rename(tmp_path / "repository")
+    (tmp_path / "zoo").mkdir()
+    clone.root = clone.root.rename(tmp_path / "zoo" / "inside")
+    git(tmp_path / "zoo", "init")
+    (good, bad) = (clone.commit("one"), clone.commit("two"))
+    assert clone.sh("zoo-bench run && zoo-bench accept --why 'a model'").returncode == 0
+    done = clone.sh(f"cd tools && python find_commit.py {good} {bad} {CELL} --profile quick --metric box_ap")
+    assert "does not differ by what matters" in done.stderr, done.stdout + done.stderr
+    done = clone.sh(f"cd .. && python inside/tools/find_commit.py {good} {bad} {CELL} --profile quick")
+    assert done.returncode == 2
+    assert "there is no matrix.yaml here" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "variables"),
+    [
+        ("tools/nightly.sh quick", {"CONFIRM": "often"}),
+        ("tools/nightly.sh quick report more", {}),
+        ("tools/nightly.sh quikc", {}),
+        ("tools/nightly.sh quick", {"SELECT": "nothing/*"}),
+    ],
+)
+def test_a_night_that_is_written_wrong_is_refused_before_anything_runs(
+    clone: Clone, command: str, variables: dict[str, str]
+) -> None:
+    done = clone.sh(command, **variables)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) < 12, "it is said once"
+    assert not (clone.root / "results").exists()
+
+
 def test_a_search_among_committed_results_ends_too(clone: Clone) -> None:
     assert clone.sh("zoo-bench run && zoo-bench accept --why 'a model'").returncode == 0
     git(clone.root, "add", "--force", "results/baselines", f"results/{CELL}")
@@ -261,10 +318,34 @@ def test_results_that_two_machines_push_are_all_kept(clone: Clone, tmp_path: Pat
     for _ in range(2):
         done = subprocess.run(["bash", "-c", sync], cwd=other, capture_output=True, text=True, check=False)
         assert done.returncode == 1
-        assert "have changed the same file" in done.stderr
+        assert "results/a.json" in done.stderr
+        assert "hint:" not in done.stderr
         assert (other / "results" / "a.json").read_text() == "other"
     logs = (other / "results" / ".git" / "logs").rglob("*")
     assert not any(str(clone.origin) in file.read_text() for file in logs if file.is_file())
+
+
+def test_records_are_pushed_whatever_git_is_set_to(clone: Clone, tmp_path: Path) -> None:
+    (tmp_path / "ignored").write_text("*.json\n")
+    hook = tmp_path / "hooks" / "pre-commit"
+    hook.parent.mkdir()
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    settings = f"[core]\nexcludesFile = {tmp_path / 'ignored'}\nhooksPath = {hook.parent}\n[commit]\ngpgSign = true\n"
+    (tmp_path / "settings").write_text(settings)
+    (clone.root / "results").mkdir()
+    (clone.root / "results" / "a.json").write_text("{}")
+    done = clone.sh(f"tools/sync_results.sh {clone.origin}", GIT_CONFIG_GLOBAL=str(tmp_path / "settings"))
+    assert done.returncode == 0, done.stderr
+    assert git(clone.origin, "ls-tree", "--name-only", "zoo-results") == "a.json"
+
+
+@pytest.mark.parametrize("address", ["https://127.0.0.1:9/zoo.git", "../nowhere.git"])
+def test_a_repository_that_cannot_be_read_is_no_new_one(clone: Clone, address: str) -> None:
+    done = clone.sh(f"tools/sync_results.sh {address}")
+    assert done.returncode == 1
+    assert "the repository cannot be read" in done.stderr
+    assert clone.sh("tools/sync_results.sh --help").returncode == 2
 
 
 def test_the_hosted_workflow_compares_ap_alone(clone: Clone) -> None:

@@ -29,6 +29,7 @@ from pathlib import Path
 from types import FrameType
 
 import filelock
+import psutil
 
 from zoo_bench.cell import expand
 from zoo_bench.errors import ConfigError, ZooBenchError, nearest
@@ -51,10 +52,12 @@ AP_PHASES = ["evaluate", "--accepted"]
 class Search:
     """What is measured, and between which figures: `good` and `bad`, in base units.
 
-    `least`: the smallest change that matters, as the nightly check compares values.
+    `root`: the zoo's folder, and `inside`: where in its repository that is. `least`: the smallest change that matters,
+    as the nightly check compares values.
     """
 
     root: str
+    inside: str
     cell: str
     profile: str
     metric: Metric
@@ -67,6 +70,11 @@ class Search:
     def worktree(self) -> Path:
         """Where commits are checked out."""
         return Path(self.root) / ".zoo-bench" / "bisect"
+
+    @property
+    def folder(self) -> Path:
+        """The zoo in the worktree."""
+        return self.worktree / self.inside
 
     def is_bad(self, value: float) -> bool:
         """Tell to which end a figure is nearer."""
@@ -92,11 +100,11 @@ def main() -> int:
             return ABORT
     told = _arguments()
     try:
-        root = Path(git(Path.cwd(), "rev-parse", "--show-toplevel"))
+        root = zoo()
         good, bad = (git(root, "rev-parse", "--verify", f"{commit}^{{commit}}") for commit in (told.good, told.bad))
         return search(root, good, bad, told)
     except ZooBenchError as error:
-        print(f"find_commit: {error.message}; {error.hint}", file=sys.stderr)
+        print("; ".join(filter(None, (f"find_commit: {error.message}", error.hint))), file=sys.stderr)
         return NOT_FOUND
     except (subprocess.SubprocessError, OSError, filelock.Timeout) as error:
         print(f"find_commit: {error}", file=sys.stderr)
@@ -126,6 +134,17 @@ def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     raise KeyboardInterrupt
 
 
+def zoo() -> Path:
+    """Return the folder of the zoo that this is called in. Raises ConfigError where it is in none."""
+    here, top = Path.cwd().resolve(), Path(git(Path.cwd(), "rev-parse", "--show-toplevel"))
+    for folder in (here, *here.parents):
+        if (folder / "matrix.yaml").is_file():
+            return folder
+        if folder == top:
+            break
+    raise ConfigError("there is no matrix.yaml here, nor above", "call it in the folder of a zoo")
+
+
 def search(root: Path, good: str, bad: str, told: argparse.Namespace) -> int:
     """Make the worktree, search in it, and take it away again, however that ends."""
     matrix = load_matrix(root / "matrix.yaml")
@@ -135,7 +154,8 @@ def search(root: Path, good: str, bad: str, told: argparse.Namespace) -> int:
     if good == bad or git(root, "merge-base", good, bad) != good:
         raise ConfigError(f"{told.good} does not come before {told.bad}", "name the good commit first")
     rule = rule_of(told.metric, matrix.check, same_model=told.metric not in RATES)
-    asked = Search(str(root), told.cell, told.profile, told.metric, told.runs, rule.least)
+    inside = git(root, "rev-parse", "--show-prefix")
+    asked = Search(str(root), inside, told.cell, told.profile, told.metric, told.runs, rule.least)
     asked.worktree.parent.mkdir(exist_ok=True)
     with filelock.FileLock(asked.worktree.with_suffix(".lock"), timeout=0):
         remove(asked)  # what a search left that was killed
@@ -193,14 +213,16 @@ def enough(found: Sequence[float], runs: int) -> bool:
 
 def figures(asked: Search, runs: int) -> list[float]:
     """Run the cell on the commit that is checked out; what its runs give, of those that nothing has spoiled."""
-    folder = asked.worktree / "results" / asked.cell
+    folder = asked.folder / "results" / asked.cell
+    if not (asked.folder / "matrix.yaml").is_file():
+        return []
     options = ["--profile", asked.profile, "--select", asked.cell, "--force", "--no-trial", "--phases"]
     command = [sys.executable, "-m", "zoo_bench", "run", *options, *PHASES.get(asked.metric, AP_PHASES)]
     found = []
     with shared(asked):
         for _ in range(runs):
             before = set(folder.glob("*.json"))
-            call(command, asked.worktree)
+            call(command, asked.folder)
             for file in sorted(set(folder.glob("*.json")) - before)[-1:]:
                 record = read_record(file)
                 value = figure(asked.metric, record).value
@@ -215,10 +237,10 @@ def shared(asked: Search) -> Iterator[None]:
 
     Afterwards it holds what its commit holds, so that the next one can be checked out.
     """
-    root, results = Path(asked.root), asked.worktree / "results"
+    root, results = Path(asked.root), asked.folder / "results"
     for path in (*root.glob("machine.yaml"), *root.glob("data"), *(root / ".zoo-bench").iterdir()):
         if path != asked.worktree and (path.is_dir() or path.parent == root):
-            link(asked.worktree / path.relative_to(root), path)
+            link(asked.folder / path.relative_to(root), path)
     shutil.rmtree(results, ignore_errors=True)
     for folder in ("baselines", asked.cell):
         if (root / "results" / folder).is_dir():
@@ -227,7 +249,7 @@ def shared(asked: Search) -> Iterator[None]:
         with contextlib.suppress(ZooBenchError):  # a damaged record has no model
             checkpoint = read_record(file).checkpoint
             if checkpoint is not None and (root / checkpoint.file).is_file():
-                link(asked.worktree / checkpoint.file, root / checkpoint.file)
+                link(asked.folder / checkpoint.file, root / checkpoint.file)
     try:
         yield
     finally:
@@ -248,8 +270,10 @@ def call(command: Sequence[str], folder: Path) -> int:
         try:
             return process.wait()
         except BaseException:
+            family = psutil.Process(process.pid).children(recursive=True)
             os.killpg(process.pid, signal.SIGINT)
             process.wait()
+            psutil.wait_procs(family)  # git does not wait for what it has started
             raise
 
 

@@ -3,7 +3,8 @@
 #
 #   tools/nightly.sh [--anew] [PROFILE [WHERE]]     PROFILE: speed; WHERE: the folder for the reports, nightly-report
 #
-# --anew trains, times and evaluates new models, in place of the accepted ones: a run of the full recipe.
+# --anew trains, times and evaluates new models, in place of the accepted ones: a run of the full recipe, with a seed that
+# is another one each week.
 # Beside zoo-bench's own, these variables count: SELECT (all), the cells, as run --select takes them; CONFIRM (4; with
 # --anew 0), how often what looks changed is run again. Its exit code is that of zoo-bench check, 3 when something got
 # worse; where that is 0 and something could not be run, 2.
@@ -16,16 +17,20 @@ if [ "${1:-}" = --anew ]; then
     CONFIRM=${CONFIRM:-0}
     shift
 fi
-for word in "$@"; do
-    if [[ $word == -* ]]; then
-        sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
-        exit 2
-    fi
-done
+if [ $# -gt 2 ] || [[ "$*" =~ (^|\ )- ]] || [[ ! ${CONFIRM:=4} =~ ^[0-9]+$ ]]; then
+    sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+fi
+PATH=$PATH:$PWD/.venv/bin
+if ! command -v zoo-bench > /dev/null; then
+    echo "nightly: there is no zoo-bench; run make setup first" >&2
+    exit 2
+fi
 chosen=(--profile "${1:-speed}" ${SELECT:+--select "$SELECT"})
 reports=${2:-nightly-report}
 mkdir -p "$reports" || exit 2
 rm -f "$reports"/check.{md,xml,json} # those of the night before
+zoo-bench plan "${chosen[@]}" > /dev/null || exit # what is written wrong must not be found out after the night
 
 # A cell that fails is a finding of the check, which is made whatever happens before it, but for Ctrl-C.
 broken=0
@@ -51,8 +56,8 @@ fi
 if [ -n "$token" ]; then echo "::$token::"; fi
 
 # What began before this night is not of it.
-hours=$(awk "BEGIN { print ($SECONDS + 60) / 3600 }")
-zoo-bench check "${chosen[@]}" --confirm "${CONFIRM:-4}" --max-age "$hours" \
+hours=$(LC_ALL=C awk "BEGIN { print ($SECONDS + 60) / 3600 }")
+zoo-bench check "${chosen[@]}" --confirm "$CONFIRM" --max-age "$hours" \
     --markdown "$reports/check.md" --junit "$reports/check.xml" --json "$reports/check.json" ${GITHUB_ACTIONS:+--github}
 code=$?
 if [ $code -eq 0 ]; then code=$broken; fi

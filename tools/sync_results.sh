@@ -5,24 +5,42 @@
 #
 # Where results/ is no checkout yet it becomes one; where the branch is not there yet it is made. Nothing is deleted: what
 # is missing here comes back from the branch. Where the same baseline was changed on both sides it fails, and changes
-# nothing; the commands that it runs stand below.
+# nothing; the commands that it runs stand below. What a user's own git settings ignore, sign or hook does not count.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-address=${1:?the address of the repository is missing}
+if [ $# != 1 ] || [[ $1 == -* ]]; then
+    sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+fi
+address=$1
 export GIT_REFLOG_ACTION=sync # else git would note the address, with what it may hold of a password
-git init --quiet --initial-branch zoo-results results
-cd results
-identity=(-c user.name=zoo-bench -c user.email=zoo-bench@localhost)
-git rebase --abort 2> /dev/null || true # of a run that was killed
-git add --ignore-removal -- . ':!runs' ':!checkpoints' ':!locks'
-git diff --cached --quiet || git "${identity[@]}" commit --quiet --message "Records up to $(date -u +%F)"
-git ls-files --deleted -z | xargs --null --no-run-if-empty git checkout --quiet --
-if git ls-remote --exit-code --heads "$address" zoo-results > /dev/null; then
-    if ! git "${identity[@]}" pull --quiet --rebase "$address" zoo-results; then
-        git rebase --abort
-        echo "sync_results: results/ and the branch zoo-results have changed the same file; settle it by hand in results/" >&2
+[ -d results/.git ] || git init --quiet --initial-branch zoo-results results
+git=(git -C results -c user.name=zoo-bench -c user.email=zoo-bench@localhost -c commit.gpgSign=false
+    -c core.excludesFile=/dev/null -c core.hooksPath=/dev/null)
+"${git[@]}" rebase --abort 2> /dev/null || true # of a run that was killed
+"${git[@]}" add --ignore-removal -- . ':!runs' ':!checkpoints' ':!locks'
+"${git[@]}" diff --cached --quiet || "${git[@]}" commit --quiet --message "Records up to $(date -u +%F)"
+"${git[@]}" ls-files --deleted -z | xargs --null --no-run-if-empty "${git[@]}" checkout --quiet --
+
+code=0
+"${git[@]}" ls-remote --exit-code --heads "$address" zoo-results > /dev/null || code=$?
+if [ $code != 0 ] && [ $code != 2 ]; then # 2: the branch is not there yet
+    echo "sync_results: the repository cannot be read; from results/ its address must lead there" >&2
+    exit 1
+fi
+if [ $code = 0 ]; then
+    "${git[@]}" fetch --quiet "$address" zoo-results
+    if ! "${git[@]}" rebase --quiet FETCH_HEAD > /dev/null 2>&1; then
+        both=$("${git[@]}" diff --name-only --diff-filter=U)
+        "${git[@]}" rebase --abort
+        {
+            echo "sync_results: here and on the branch zoo-results the same file was changed:"
+            echo "${both:-nothing that git names}" | sed 's/^/    results\//'
+            echo "Nothing was pushed. Settle it in results/: git pull --rebase ADDRESS zoo-results, mend the file,"
+            echo "git add it, git rebase --continue; then call this again."
+        } >&2
         exit 1
     fi
 fi
-if git rev-parse --quiet --verify HEAD > /dev/null; then git push --quiet "$address" HEAD:zoo-results; fi
+if "${git[@]}" rev-parse --quiet --verify HEAD > /dev/null; then "${git[@]}" push --quiet "$address" HEAD:zoo-results; fi

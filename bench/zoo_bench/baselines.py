@@ -1,7 +1,7 @@
 """What was accepted as the reference, on which machine, by whom and why: results/baselines/MACHINE.json, committed.
 
-One file a machine, one entry a cell and profile, in a fixed order, so that what `accept` changes can be reviewed as a
-diff. The runs themselves are records like any other.
+One file a machine, one entry a cell, profile and set of runs, in a fixed order, so that what `accept` changes can be
+reviewed as a diff. The runs themselves are records like any other.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from pydantic import Field
 
 from zoo_bench.bounded import MIB, fault, read_bytes
 from zoo_bench.errors import StoreError
-from zoo_bench.provenance import MachineKey
+from zoo_bench.provenance import MachineKey, machine_text
 from zoo_bench.recipe import Name, Strict
-from zoo_bench.text import printable
+from zoo_bench.rules import METRICS, Metric
+from zoo_bench.text import one_line
 from zoo_bench.whole import write_whole
 
 FOLDER = "baselines"
@@ -29,10 +30,11 @@ MOST_TEXT = 1000
 
 
 class Accepted(Strict):
-    """The runs of a cell that count as its reference in one profile. `on`: the day, UTC."""
+    """The runs of a cell that count as its reference in one profile, for some metrics. `on`: the day, UTC."""
 
     cell_id: str
     profile: str
+    metrics: tuple[Metric, ...] = METRICS
     runs: tuple[Name, ...] = Field(min_length=1)
     by: str = Field(max_length=MOST_TEXT)
     why: str = Field(max_length=MOST_TEXT)
@@ -59,9 +61,10 @@ class Baseline:
         found = read_all(results).get(machine)
         return found or cls(machine, results / FOLDER / f"{file_name(machine)}.json")
 
-    def runs_of(self, cell_id: str) -> frozenset[str]:
-        """Return the ids of the accepted runs of a cell, of whatever profile."""
-        return frozenset(run for one in self.accepted if one.cell_id == cell_id for run in one.runs)
+    def runs_of(self, cell_id: str, metric: Metric | None = None) -> frozenset[str]:
+        """Return the ids of the accepted runs of a cell, of whatever profile; `metric`: of that one alone."""
+        mine = [one for one in self.accepted if one.cell_id == cell_id and (metric is None or metric in one.metrics)]
+        return frozenset(run for one in mine for run in one.runs)
 
     def cells(self, profile: str) -> int:
         """Return of how many cells something was accepted in a profile: so many are judged each night."""
@@ -69,8 +72,11 @@ class Baseline:
 
     def accepting(self, entries: Iterable[Accepted]) -> Baseline:
         """Return the baseline with these entries in place of the earlier ones of the same cells and profiles."""
-        found = {(one.cell_id, one.profile): one for one in (*self.accepted, *entries)}
-        return Baseline(self.machine, self.path, tuple(found[key] for key in sorted(found)))
+        new = tuple(entries)
+        replaced = {(one.cell_id, one.profile) for one in new}
+        kept = [one for one in self.accepted if (one.cell_id, one.profile) not in replaced]
+        ordered = sorted((*kept, *new), key=lambda one: (one.cell_id, one.profile, one.runs))
+        return Baseline(self.machine, self.path, tuple(ordered))
 
     def write(self) -> None:
         """Write the file whole. Raises StoreError where that cannot be done."""
@@ -78,7 +84,8 @@ class Baseline:
         try:
             write_whole(self.path, file.model_dump_json(indent=2) + "\n")
         except OSError as error:
-            raise StoreError(f"{self.path}: cannot be written: {error.strerror or error}", "mend its folder") from None
+            hint = "free some space, or mend its folder; nothing was accepted"
+            raise StoreError(f"{self.path}: cannot be written: {error.strerror or error}", hint) from None
 
 
 def read_all(results: Path) -> dict[MachineKey, Baseline]:
@@ -93,7 +100,8 @@ def read_all(results: Path) -> dict[MachineKey, Baseline]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise StoreError(f"{folder}: cannot be read: {error.strerror or error}", "mend its permissions") from None
+        hint = "it is to be a folder that you may read"
+        raise StoreError(f"{folder}: cannot be read: {error.strerror or error}", hint) from None
     found = [_read(folder / name) for name in names]
     return {one.machine: one for one in found}
 
@@ -102,10 +110,10 @@ def _read(path: Path) -> Baseline:
     try:
         file = _File.model_validate_json(read_bytes(path, MOST_BYTES))
     except (OSError, ValueError, RecursionError) as error:
-        said = printable(fault(error))
+        said = one_line(fault(error))
         raise StoreError(f"{path}: no baseline: {said}", "take it back to what git has") from None
     if path.stem != file_name(file.machine):
-        named = printable(", ".join(filter(None, file.machine[:2])))
+        named = one_line(machine_text(file.machine))
         raise StoreError(
             f"{path}: is of the machine {named}", f"call it {file_name(file.machine)}.json, or take it away"
         )

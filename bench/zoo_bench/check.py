@@ -232,13 +232,13 @@ class _Case:
             elsewhere = [machine_text(one.machine) for one in self.baselines if one.runs_of(self.cell.id)]
             told = f"machine: accepted on {' and '.join(elsewhere)}, run on {machine_text(run.machine)}"
             return [], told if elsewhere else "nothing was accepted yet"
-        wanted = frozenset(name for one in here for name in one.runs_of(self.cell.id))
+        wanted = frozenset(name for one in here for name in one.runs_of(self.cell.id, self.metric))
         every = [one for one in self.every.summaries if one.run_id in wanted and counts(one, self.metric, self.cell)]
         found = [one for one in every if one.profile == run.profile]
         if self.metric in OF_ONE_MODEL:  # a model is as fast, and as good, in every profile
             found = found or every
         if self._is_ap:
-            same_model = [one for one in every if one.weights == run.weights]
+            same_model = [one for one in every if run.weights and one.weights == run.weights]
             found = [one for one in same_model if one.profile == run.profile] or same_model or found
         if not found:
             return [], f"no accepted run of profile {run.profile} has this figure, or it has left the store"
@@ -267,7 +267,7 @@ class _Case:
 
     def _judged(self, run: Summary, accepted: Sequence[Summary]) -> Finding:
         of_one_model = self.metric in OF_ONE_MODEL
-        known = {one.weights for one in accepted}
+        known = {one.weights for one in accepted} - {None}  # a training that left no model is like no other
         same_model = of_one_model and run.weights in known
         newest_accepted = max(one.run_id for one in accepted)
         since = [
@@ -293,7 +293,7 @@ class _Case:
 def _newest_by_model(runs: Sequence[Summary]) -> list[Summary]:
     """Return the newest run of every model, oldest first: a model that is evaluated again is no other training."""
     newest = {run.weights: run for run in runs}
-    return [run for run in runs if newest[run.weights] is run]
+    return [run for run in runs if run.weights is None or newest[run.weights] is run]
 
 
 def _told(metric: Metric, judged: Judgement, good: Summary, bad: Summary, *, same_model: bool) -> Judged:

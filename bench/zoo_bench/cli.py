@@ -333,17 +333,11 @@ def check(
     from zoo_bench.session import Asked
 
     outputs = Outputs(markdown, junit, json, github, every)
-    # Its code says what got worse, also when nobody reads the table.
-    raise typer.Exit(
-        command(
-            Asked(root, matrix, profile, select, skip, machine=machine),
-            outputs,
-            confirm=confirm,
-            max_age_h=max_age,
-            ap_only=ap_only,
-            metric=metric,
-        )
-    )
+    asked = Asked(root, matrix, profile, select, skip, machine=machine)
+    code = command(asked, outputs, confirm=confirm, max_age_h=max_age, ap_only=ap_only, metric=metric)
+    if code:  # says what got worse, also when nobody reads the table
+        raise typer.Exit(code)
+    return code
 
 
 @app.command()

@@ -19,7 +19,9 @@ def nights_of(cell: Cell, runs: Sequence[Summary], profile: str, metric: Metric)
     fitting = [run for run in runs if run.profile == profile and counts(run, metric, cell)]
     if metric not in RATES:  # of one model AP does not change, and seeds are no nights
         fitting = [run for run in fitting if "train" in run.phases_done]
-    if metric == "fps" and fitting and "train" not in fitting[-1].phases_done:  # another model is not as fast
+    if (
+        metric == "fps" and fitting and fitting[-1].weights and "train" not in fitting[-1].phases_done
+    ):  # another model is not as fast
         fitting = [run for run in fitting if run.weights == fitting[-1].weights]
     alike = newest_alike(fitting, metric) if fitting else []
     return by_night(alike, each_alone=metric not in RATES)

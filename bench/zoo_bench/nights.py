@@ -23,7 +23,7 @@ COMPARABLE: Mapping[str, Callable[[Summary, Metric], object]] = {
     "definition": lambda run, metric: run.definitions.get(metric),
 }
 # Runs of one state of sources and software that began within so long are of one night: the nightly one and its reruns.
-NIGHT_S = 12 * 3600.0
+NIGHT_S = 6 * 3600.0
 # Of a figure, as a share: a run that is no more exact than that tells nothing.
 LARGEST_ERROR = 1.0
 MEASURED_IN: Mapping[Metric, str] = {
@@ -64,7 +64,7 @@ def of_one_state(runs: Sequence[Summary]) -> list[Summary]:
 
     A change of the sources between runs that stand for one value would be taken for chance.
     """
-    return [run for run in runs if (run.commit, run.inputs) == (runs[-1].commit, runs[-1].inputs)]
+    return [run for run in runs if _sources(run) == _sources(runs[-1])]
 
 
 def counts(run: Summary, metric: Metric, cell: Cell) -> bool:
@@ -101,4 +101,8 @@ def _of_one_night(first: Summary, run: Summary) -> bool:
 
 def _state(run: Summary) -> tuple[object, ...]:
     """Return what is one in a night; several seeds may be of one."""
-    return run.commit, run.inputs, run.recipe_sha256, run.driver, run.software
+    return (*_sources(run), run.recipe_sha256, run.driver, run.software)
+
+
+def _sources(run: Summary) -> tuple[object, ...]:
+    return run.commit, run.dirty, run.inputs

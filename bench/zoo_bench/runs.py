@@ -28,7 +28,7 @@ class Summary:
 
     `noisy`: it has noise. `columns`: those it has a figure for. `memory_unknown`: the definitions by which its memory
     is not known. `iterations`: how long it trained. `inferred`: inference was timed. `driver`: of the GPUs it ran on;
-    `software`: the digest of the versions of all else.
+    `software`: the digest of the versions of all else. `dirty`: its checkout was not what the commit is.
     `figures`: what it says for a column, of memory by the usual definition; `half_widths`: of their 95 % intervals, as
     a share of the figure, where they have one. `definitions`: by column, the digest of what says how its figure came
     about. `imported`: another program made it.
@@ -59,6 +59,7 @@ class Summary:
     driver: str | None
     software: str
     commit: str | None
+    dirty: bool
     figures: dict[Column, float]
     half_widths: dict[Column, float]
     definitions: dict[Column, str]
@@ -98,6 +99,7 @@ class Summary:
             driver=driver(record),
             software=digest([record.software, record.machine.get("os"), record.machine.get("kernel")])[:SHORT_DIGEST],
             commit=record.revision.commit if record.revision else None,
+            dirty=record.revision is not None and record.revision.dirty,
             figures=_finite(figures),
             half_widths=_finite({column: one.half_width(figures[column]) for column, one in intervals.items()}),
             definitions={

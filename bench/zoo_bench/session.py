@@ -31,6 +31,7 @@ from zoo_bench.repeats import typical
 from zoo_bench.runs import Runs
 from zoo_bench.selector import choose
 from zoo_bench.store import Contents, Store, is_run
+from zoo_bench.text import one_line
 from zoo_bench.workspace import Workspace, bundled_root
 
 # What in a command tells as much as the name of an axis.
@@ -105,7 +106,7 @@ class Session:
     def runs(self) -> Runs:
         """What the store holds. Warns of files that are no records."""
         for problem in self._contents.problems.values():
-            self.warn(f"zoo-bench: passed over: {problem}")
+            self.warn(f"zoo-bench: passed over: {one_line(problem)}")
         return self._contents.runs
 
     @cached_property

@@ -29,7 +29,7 @@ RUNS = "runs"
 CHECKPOINTS = "checkpoints"
 FINGERPRINT_DIGITS = 16
 LOCKS = "locks"
-RUN_ID = re.compile(r"\d{8}T\d{6}\.\d{3}Z-[0-9a-f]{4}")
+RUN_ID = re.compile(r"(?!9999)\d{8}T\d{6}\.\d{3}Z-[0-9a-f]{4}")  # behind it there must be room for newer ones
 NOT_RECORDS = (RUNS, CHECKPOINTS, LOCKS)
 # A record takes some 10 KB; with the AP of a thousand classes 100.
 MOST_BYTES = 16 * MIB
@@ -144,6 +144,8 @@ class Store:
                 stamp = stamp_of(path)
                 if one is None or one.stamp != stamp:
                     one = Known(stamp, Summary.of(_read(path)))
+                if not is_run(one.run.run_id):
+                    raise ValueError(f"no run can have the id {one.run.run_id}")
                 found[name] = one
             except UNREADABLE as error:
                 problems[name] = printable(f"{path}: {_first_line(error)}")

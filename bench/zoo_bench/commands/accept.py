@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.text import Text
@@ -30,25 +30,19 @@ def accept(asked: Asked, *, why: str, by: str | None, count: int) -> int:
     name = _user(session.workspace.root) if by is None else _text("--by", by)
     today = time.strftime("%Y-%m-%d", time.gmtime())
     accepted: dict[MachineKey, list[Accepted]] = {}
-    chosen: dict[str, list[Summary]] = {}
+    chosen: dict[str, dict[Metric, list[Summary]]] = {}
     for cell in session.cells:
         runs = [run for run in session.runs.of(cell.id).summaries if run.profile == session.profile and run.measured]
         here = _of_one_machine(runs, session)
-        by_metric = [_chosen(cell, here, one, count) for one in METRICS]
-        named = {run.run_id: run for fitting in by_metric for run in fitting}
-        found = [named[run_id] for run_id in sorted(named)]
-        if found:
+        by_metric = {metric: runs for metric in METRICS if (runs := _chosen(cell, here, metric, count))}
+        for metrics, ids in _grouped(by_metric):
             entry = Accepted(
-                cell_id=cell.id,
-                profile=session.profile,
-                runs=tuple(run.run_id for run in found),
-                by=name,
-                why=reason,
-                on=today,
+                cell_id=cell.id, profile=session.profile, metrics=metrics, runs=ids, by=name, why=reason, on=today
             )
-            accepted.setdefault(found[-1].machine, []).append(entry)
-            chosen[cell.id] = found
-            fewest = min(map(len, filter(None, by_metric)))
+            accepted.setdefault(here[-1].machine, []).append(entry)
+        if by_metric:
+            chosen[cell.id] = by_metric
+            fewest = min(map(len, by_metric.values()))
             if fewest < count:
                 session.warn(f"zoo-bench: {cell.id}: {fewest} of {count} runs: no more can stand for one value")
     if not accepted:
@@ -59,7 +53,8 @@ def accept(asked: Asked, *, why: str, by: str | None, count: int) -> int:
     for machine, entries in accepted.items():
         baseline = session.baseline(machine).accepting(entries)
         baseline.write()
-        session.warn(f"zoo-bench: {len(entries)} cell{'s' if len(entries) > 1 else ''} accepted in {baseline.path}")
+        cells = len({one.cell_id for one in entries})
+        session.warn(f"zoo-bench: {cells} cell{'s' if cells > 1 else ''} accepted in {baseline.path}")
     _print(session, chosen)
     return EXIT_OK
 
@@ -89,22 +84,31 @@ def _chosen(cell: Cell, runs: Sequence[Summary], metric: Metric, count: int) -> 
     return (of_one_state(fitting) if metric in RATES else fitting)[-count:]
 
 
-def _print(session: Session, chosen: dict[str, list[Summary]]) -> None:
+def _grouped(by_metric: Mapping[Metric, Sequence[Summary]]) -> list[tuple[tuple[Metric, ...], tuple[str, ...]]]:
+    """Return the ids of runs, with the metrics that each of these sets stands for."""
+    found: dict[tuple[str, ...], list[Metric]] = {}
+    for metric, runs in by_metric.items():
+        found.setdefault(tuple(run.run_id for run in runs), []).append(metric)
+    return [(tuple(metrics), ids) for ids, metrics in found.items()]
+
+
+def _print(session: Session, chosen: Mapping[str, Mapping[Metric, Sequence[Summary]]]) -> None:
     table = plain_table()
     table.add_column("cell", overflow="fold")
     for metric in METRICS:
         table.add_column(SHORT_HEADS[metric], justify="right", no_wrap=True)
     table.add_column("runs", overflow="fold")
     for cell in session.cells:
-        runs = chosen.get(cell.id, [])
-        figures = [_figures(runs, metric) for metric in METRICS]
-        named = ", ".join(run.run_id for run in runs) or "none: no run to accept"
+        by_metric = chosen.get(cell.id, {})
+        figures = [_figures(by_metric.get(metric, ()), metric) for metric in METRICS]
+        ids = sorted({run.run_id for runs in by_metric.values() for run in runs})
+        named = ", ".join(ids) or "none: no run to accept"
         table.add_row(Text(session.name(cell.id)), *figures, Text(named))
     table_console().print(table)
 
 
 def _figures(runs: Sequence[Summary], metric: Metric) -> str:
-    values = [run.figures[metric] for run in runs if metric in run.figures]
+    values = [run.figures[metric] for run in runs]
     texts = dict.fromkeys(written(metric, value) for value in (min(values), max(values))) if values else {}
     return " to ".join(texts)
 

@@ -22,6 +22,7 @@ from zoo_bench.commands.run import run
 from zoo_bench.display import plain_table, table_console
 from zoo_bench.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, ConfigError, ZooBenchError, nearest
 from zoo_bench.findings import Told, as_json, exit_code, summary, tell
+from zoo_bench.interrupts import Interrupted
 from zoo_bench.rules import METRICS, RATES
 from zoo_bench.runs import Summary
 from zoo_bench.session import Asked, Session
@@ -48,20 +49,17 @@ def check(
 
     With `confirm`, cells that look changed are first run so many times more.
     """
-    session = Session.open(asked)
-    begun_after_s = 0.0 if max_age_h is None else time.time() - max_age_h * HOUR_S
-    _refuse(metric, outputs, ap_only=ap_only, confirm=confirm)
-    here = None if max_age_h is None else session.machine_key
-    scope = Scope(session.profile, begun_after_s, ap_only, metric, here, session.only_machine)
-    findings = _findings(session, scope)
-    _warn_of_gone(session)
-    interrupted = False
     with _unheard(outputs.annotations):
+        session = Session.open(asked)
+        _refuse(metric, outputs, ap_only=ap_only, confirm=confirm)
+        begun_after_s = 0.0 if max_age_h is None else time.time() - max_age_h * HOUR_S
+        here = None if max_age_h is None else session.machine_key
+        scope = Scope(session.profile, begun_after_s, ap_only, metric, here, session.only_machine)
+        findings = _findings(session, scope)
+        _warn_of_gone(session)
+        interrupted = False
         if confirm:
-            try:
-                interrupted = _look_again(session, findings, confirm)
-            except ZooBenchError as error:  # what was found must be told all the same
-                session.warn(f"zoo-bench: nothing could be run again: {error.message}")
+            interrupted = _confirm(session, findings, confirm)
             session = Session.open(asked)
             findings = _kept(findings, _findings(session, scope))
         told = tell(findings, session.runs, session.profile, session.name)
@@ -128,6 +126,17 @@ def _warn_of_gone(session: Session) -> None:
     gone = {one.cell_id for one in entries if one.profile == session.profile} - there
     if gone:
         session.warn(f"zoo-bench: accepted once, and not in the matrix now: {', '.join(sorted(gone))}")
+
+
+def _confirm(session: Session, findings: Sequence[Finding], times: int) -> bool:
+    """Run what looks changed again; tell whether that was interrupted. What was found is told whatever happens here."""
+    try:
+        return _look_again(session, findings, times)
+    except Interrupted:
+        return True
+    except ZooBenchError as error:
+        session.warn(f"zoo-bench: nothing could be run again: {error.message}")
+        return False
 
 
 def _look_again(session: Session, findings: Sequence[Finding], times: int) -> bool:
