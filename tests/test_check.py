@@ -106,6 +106,103 @@ def test_how_the_iterations_moved_is_told(nightly: Nightly) -> None:
         assert float(slow_tenth.rstrip("% ")) > 3
 
 
+def test_what_changed_when_it_began_is_told_from_what_changed_later(nightly: Nightly) -> None:
+    zoo = nightly()
+    for number in range(31, 36):
+        others = {"software": {"python": "3.98" if number == 31 else "3.99"}}
+        add(zoo, *(night(first(zoo, cell), number, slower=1.06, **others) for cell in (MASK, RETINANET)))
+    _, found = findings(zoo)
+    (began,) = [text for text in found[MASK, "s_per_iter"]["surroundings"] if text.startswith("Python: ")]
+    assert began.endswith("-> 3.98")
+    assert "since then: Python: 3.98 -> 3.99" in found[MASK, "s_per_iter"]["surroundings"]
+
+
+def test_an_inexact_run_is_neither_accepted_nor_evidence(nightly: Nightly) -> None:
+    zoo = nightly()
+
+    def inexact(number: float, slower: float) -> Record:
+        slow = night(first(zoo, MASK), number, slower=slower)
+        assert slow.measurements.train is not None
+        mean = slow.measurements.train.mean_s
+        train = slow.measurements.train.model_copy(update={"interval": Interval(low=mean * 0.6, high=mean * 1.4)})
+        return slow.model_copy(update={"measurements": slow.measurements.model_copy(update={"train": train})})
+
+    add(zoo, inexact(31, 1.03), night(first(zoo, RETINANET), 31))
+    assert findings(zoo)[0] == 1
+    add(zoo, night(first(zoo, MASK), 32, slower=1.024), night(first(zoo, RETINANET), 32))
+    code, found = findings(zoo)
+    assert code == 0, "two nights would be an accusation"
+    add(zoo, inexact(33, 0.8))
+    assert zoo.call("accept", "--why", "the newest", "--select", MASK).returncode == 0
+    add(zoo, *(night(first(zoo, cell), 34) for cell in (MASK, RETINANET)))
+    code, found = findings(zoo)
+    assert code == 0
+    assert abs(found[MASK, "s_per_iter"]["figures"]["change"]) < 0.04
+
+
+def test_a_model_whose_ap_has_risen_was_evaluated_by_something_else(nightly: Nightly) -> None:
+    zoo = nightly()
+    add(zoo, night(first(zoo, MASK), 31, ap_lost=-0.01), night(first(zoo, RETINANET), 31))
+    done = zoo.call("check")
+    assert done.returncode == 3
+    assert "one model has one AP" in " ".join(done.stdout.split())
+    assert "accept it" not in done.stdout
+
+
+def test_the_history_of_an_accepted_models_ap_is_drawn(nightly: Nightly) -> None:
+    zoo = nightly(0)
+    again = {"phases": ("evaluate",), "phases_done": ("evaluate",)}
+    record = first(zoo, MASK)
+    file = zoo.root / "results" / MASK / f"{record.run_id}.json"
+    add(zoo, *(night(record, number, ap_lost=0.001 * (number > 12), **again) for number in range(1, 25)))
+    file.unlink()
+    nights = json.loads(zoo.call("show", MASK, "--history", "--json").stdout)["box_ap"]
+    assert [one["commit"] for one in nights if one["step"]] == [commit(13)]
+
+
+def test_every_report_says_what_to_run_and_junit_tells_all(nightly: Nightly) -> None:
+    zoo = nightly()
+    nothing = {"phases_done": (), "measurements": Measurements()}
+    broken = night(first(zoo, MASK), 31, status="failed", reason="it broke", **nothing)
+    add(zoo, broken, night(first(zoo, RETINANET), 31, slower=0.8))
+    page, xml = zoo.root / "page.md", zoo.root / "check.xml"
+    done = zoo.call("check", "--markdown", str(page), "--junit", str(xml), "--github")
+    assert done.returncode == 1
+    command = f"zoo-bench run --profile quick --select {MASK} --phases train,infer,evaluate --force"
+    assert done.stdout.count(f"again: {command}") == 2, "once in the terminal, once for GitHub"
+    assert page.read_text().count(command) == 1
+    (annotation,) = [line for line in done.stdout.splitlines() if line.startswith("::error")]
+    assert "Host mem (GB), s/iter, fps, box AP, mask AP" in annotation
+    suite = ElementTree.parse(xml).getroot()
+    cases = {(case.get("classname"), case.get("name")): "".join(case.itertext()) for case in suite.iter("testcase")}
+    assert len(cases) == 9
+    for (_, metric), text in cases.items():
+        assert f"{metric}: " in text
+        assert "again: zoo-bench run" in text
+
+
+def test_a_model_that_was_accepted_anew_is_as_fast_as_itself(nightly: Nightly) -> None:
+    """Its fps was accepted in another profile; the speed profile has that of the model before."""
+    zoo = nightly(3)
+    zoo.change({"profiles": {"thorough": {**zoo.matrix["profiles"]["quick"], "description": "all of it"}}})
+    record = first(zoo, MASK)
+    assert record.checkpoint is not None
+    other = record.checkpoint.model_copy(update={"sha256": "f" * 64})
+    infer = record.measurements.infer
+    assert infer is not None
+    slower = infer.model_copy(update={"forward_s": infer.forward_s * 1.3, "interval": None})
+
+    def measured(number: int, profile: str, phases: tuple[str, ...]) -> Record:
+        made = night(record, number, profile=profile, checkpoint=other, phases=phases, phases_done=phases)
+        return made.model_copy(update={"measurements": made.measurements.model_copy(update={"infer": slower})})
+
+    add(zoo, measured(4, "thorough", ("train", "infer", "evaluate")))
+    assert zoo.call("accept", "--profile", "thorough", "--why", "a better one", "--select", MASK).returncode == 0
+    add(zoo, measured(5, "quick", ("infer",)))
+    _, found = findings(zoo, "--metric", "fps", "--select", MASK)
+    assert found[MASK, "fps"]["verdict"] == "unchanged", found
+
+
 def test_a_regression_stays_until_it_is_accepted(nightly: Nightly) -> None:
     zoo = nightly()
     for number in range(31, 45):
@@ -443,7 +540,7 @@ def test_a_rerun_that_fails_takes_no_accusation_back(nightly: Nightly) -> None:
     zoo = nightly()
     add(zoo, night(first(zoo, MASK), 31, slower=2), night(first(zoo, RETINANET), 31))
     zoo.options(fault={"phase": "train", "at": 1, "kind": "error"})
-    done = zoo.call("check", "--confirm", "1")
+    done = zoo.call("check", "--confirm", "2")
     assert done.returncode == 3
     assert "failed" in done.stdout + done.stderr
 
@@ -521,6 +618,17 @@ def test_trainings_that_left_no_model_are_each_another_one(nightly: Nightly) -> 
     assert findings(zoo, *only)[0] == 3
 
 
+def test_a_model_that_was_evaluated_often_is_one_seed(nightly: Nightly) -> None:
+    """Its spread over seeds is not known, however often it was evaluated."""
+    zoo = nightly(9)
+    assert zoo.call("accept", "--why", "ten evaluations", "--runs", "10", "--select", MASK).returncode == 0
+    record = first(zoo, MASK)
+    assert record.checkpoint is not None
+    other = record.checkpoint.model_copy(update={"sha256": "f" * 64})
+    add(zoo, night(record, 10, ap_lost=0.006, checkpoint=other))
+    assert findings(zoo, "--metric", "box_ap", "--select", MASK)[0] == 0
+
+
 def test_of_each_metric_the_newest_run_alone_is_accepted(nightly: Nightly) -> None:
     """The newest run trained alone; the one before it, which evaluated too, was slow for a reason of its own."""
     zoo = nightly(0)
@@ -592,7 +700,12 @@ def test_times_that_no_clock_tells_are_no_record(nightly: Nightly, seconds: floa
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--ap-only", "--metric", "fps"), ("--ap-only", "--confirm", "2"), ("--json", "one file", "--junit", "one file")],
+    [
+        ("--ap-only", "--metric", "fps"),
+        ("--ap-only", "--confirm", "2"),
+        ("--confirm", "1"),
+        ("--json", "one file", "--junit", "one file"),
+    ],
 )
 def test_what_contradicts_itself_is_refused(nightly: Nightly, arguments: tuple[str, ...]) -> None:
     done = nightly(1).call("check", *arguments)
@@ -629,16 +742,19 @@ def test_what_was_accepted_can_be_reviewed(nightly: Nightly) -> None:
     zoo = nightly(3)
     (file,) = (zoo.root / "results" / "baselines").glob("*.json")
     entries = json.loads(file.read_text())["accepted"]
-    assert [(one["cell_id"], one["by"], one["why"]) for one in entries] == [
-        (MASK, "A. Reviewer", "the first night"),
-        (RETINANET, "A. Reviewer", "the first night"),
+    assert [(one["cell_id"], one["by"], one["why"], len(one["metrics"])) for one in entries] == [
+        (MASK, "A. Reviewer", "the first night", 5),
+        (RETINANET, "A. Reviewer", "the first night", 4),
     ]
     assert entries[0]["runs"] == [first(zoo, MASK).run_id]
     before = file.read_text().splitlines()
     assert zoo.call("accept", "--why", "again", "--by", "B", "--runs", "2", "--select", "*mask*").returncode == 0
     after = file.read_text().splitlines()
     assert [line for line in before if "retinanet" in line] == [line for line in after if "retinanet" in line]
-    assert len(json.loads(file.read_text())["accepted"][0]["runs"]) == 2
+    entries = [one for one in json.loads(file.read_text())["accepted"] if one["cell_id"] == MASK]
+    counted = {metric: len(one["runs"]) for one in entries for metric in one["metrics"]}
+    assert counted["box_ap"] == 1, "however often a model was evaluated"
+    assert counted["s_per_iter"] == 1, "nights are of several commits"
     for wrong in (("--why", " "), ("--why", "again", "--by", " "), ("--why", "again", "--by", "x" * 2000)):
         done = zoo.call("accept", *wrong)
         assert done.returncode == 2

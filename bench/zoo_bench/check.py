@@ -11,10 +11,20 @@ from zoo_bench.cell import Cell
 from zoo_bench.columns import OF_ONE_MODEL
 from zoo_bench.compare import unlike
 from zoo_bench.matrix import Check
-from zoo_bench.nights import MEASURED_IN, by_night, counts, incomparable, newest_night, of_one_state
+from zoo_bench.nights import (
+    MEASURED_IN,
+    NightRuns,
+    by_night,
+    counts,
+    incomparable,
+    is_exact,
+    newest_by_model,
+    newest_night,
+    of_one_state,
+)
 from zoo_bench.provenance import MachineKey, machine_text
-from zoo_bench.regression import Judgement, judge
-from zoo_bench.rules import METRICS, RATES, Metric, change_of, comparable, figure_of, rule_of, widest
+from zoo_bench.regression import Judgement, Night, judge
+from zoo_bench.rules import METRICS, RATES, Metric, change_of, comparable, figure_of, rule_of
 from zoo_bench.runs import Runs, Summary
 from zoo_bench.units import percent
 
@@ -218,12 +228,15 @@ class _Case:
         noisy = run.spoiled_in(self.cell) and self.metric in RATES
         return f"{'noisy' if noisy else 'no figure'} in run {run.run_id}", noisy
 
+    def _counts(self, run: Summary) -> bool:
+        return counts(run, self.metric, self.cell) and is_exact(run, self.metric, self.rules)
+
     def _inexact(self, run: Summary) -> str:
         """Say where a run's own interval is so wide that no change could be seen against it."""
-        half_width = run.half_widths.get(self.metric, 0.0) if self.metric in RATES else 0.0
-        if half_width <= widest(self.metric, self.rules):
+        if is_exact(run, self.metric, self.rules):
             return ""
-        return f"too inexact to be judged: the 95 % interval of run {run.run_id} is ±{percent(half_width)} wide"
+        wide = percent(run.half_widths[self.metric])
+        return f"too inexact to be judged: the 95 % interval of run {run.run_id} is ±{wide} wide"
 
     def accepted(self, run: Summary) -> tuple[list[Summary], str]:
         """Return the accepted runs that this one is to be compared with, or why there are none."""
@@ -233,13 +246,16 @@ class _Case:
             told = f"machine: accepted on {' and '.join(elsewhere)}, run on {machine_text(run.machine)}"
             return [], told if elsewhere else "nothing was accepted yet"
         wanted = frozenset(name for one in here for name in one.runs_of(self.cell.id, self.metric))
-        every = [one for one in self.every.summaries if one.run_id in wanted and counts(one, self.metric, self.cell)]
+        every = [one for one in self.every.summaries if one.run_id in wanted and self._counts(one)]
         found = [one for one in every if one.profile == run.profile]
         if self.metric in OF_ONE_MODEL:  # a model is as fast, and as good, in every profile
-            found = found or every
-        if self._is_ap:
             same_model = [one for one in every if run.weights and one.weights == run.weights]
-            found = [one for one in same_model if one.profile == run.profile] or same_model or found
+            mine = [one for one in same_model if one.profile == run.profile]
+            if self._is_ap:
+                found = mine or same_model or found
+            elif not mine:  # of several models that were accepted together fps is the middle of all
+                found = same_model or found
+            found = found or every
         if not found:
             return [], f"no accepted run of profile {run.profile} has this figure, or it has left the store"
         fitting = [one for one in found if not self._incomparable(one, run)]
@@ -273,27 +289,32 @@ class _Case:
         since = [
             one
             for one in self.runs
-            if one.run_id > newest_accepted and counts(one, self.metric, self.cell) and not self._incomparable(one, run)
+            if one.run_id > newest_accepted and self._counts(one) and not self._incomparable(one, run)
         ]
         if of_one_model:
             since = [one for one in since if (one.weights in known) == same_model]
         if self._is_ap and not same_model:
-            since = _newest_by_model(since)
+            since = newest_by_model(since)
         nights = by_night(since, each_alone=self._is_ap)
         cells = max(one.cells(self.scope.profile) for one in self._baselines(run))
         rule = rule_of(self.metric, self.rules, same_model=same_model, cells=cells)
         levels = [comparable(self.metric, one.figures[self.metric]) for one in accepted]
-        judgement = judge(rule, levels, [night.of(self.metric) for night in nights])[-1]
+        error = NightRuns(tuple(accepted)).of(self.metric).error
+        earlier = self._before(min(one.run_id for one in accepted), run) if not self._is_ap else ()
+        judgement = judge(rule, levels, [night.of(self.metric) for night in nights], error, earlier)[-1]
         good = nights[judgement.since - 1].runs[-1] if judgement.since else accepted[-1]
         told = _told(self.metric, judgement, good, nights[judgement.since].runs[0], same_model=same_model)
         tonight = len(nights[-1].runs)
-        return Finding(self.cell.id, self.metric, judgement.direction, "", run, tonight, told)
+        verdict = judgement.direction
+        if same_model and self._is_ap and verdict == "improved":  # a model does not learn by being evaluated
+            verdict = "regressed"
+        return Finding(self.cell.id, self.metric, verdict, "", run, tonight, told)
 
-
-def _newest_by_model(runs: Sequence[Summary]) -> list[Summary]:
-    """Return the newest run of every model, oldest first: a model that is evaluated again is no other training."""
-    newest = {run.weights: run for run in runs}
-    return [run for run in runs if run.weights is None or newest[run.weights] is run]
+    def _before(self, run_id: str, run: Summary) -> list[Night]:
+        """Return the nights before a run: what is accepted changes the level, not how far nights are apart."""
+        older = [one for one in self.runs if one.run_id < run_id and self._counts(one)]
+        nights = by_night(one for one in older if not self._incomparable(one, run))
+        return [night.of(self.metric) for night in nights]
 
 
 def _told(metric: Metric, judged: Judgement, good: Summary, bad: Summary, *, same_model: bool) -> Judged:

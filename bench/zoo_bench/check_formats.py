@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from zoo_bench.findings import Told, summary
+from zoo_bench.findings import Told, merged, summary
 from zoo_bench.markdown import escape, table
 from zoo_bench.text import printable
 
@@ -20,7 +20,7 @@ def markdown(told: Sequence[Told], title: str) -> str:
     parts = [f"### {escape(title)}", escape(summary(told))]
     if loud:
         parts.append(_table(loud))
-    parts += [_details(one) for one in loud if one.details]
+    parts += [_details(one) for one in merged(loud)]
     quiet = [one for one in told if one.verdict == QUIET]
     if quiet:
         parts.append(f"<details><summary>{len(quiet)} unchanged</summary>\n\n{_table(quiet)}\n\n</details>")
@@ -32,7 +32,7 @@ def github(told: Sequence[Told]) -> str:
     lines = [
         f"::{LEVELS[one.verdict]} title={_property(f'{one.verdict}: {one.cell}')}::"
         f"{_data('; '.join([one.sentence, *one.details, f'again: {one.command}']))}"
-        for one in told
+        for one in merged(told)
         if one.verdict in LEVELS
     ]
     return "".join(f"{line}\n" for line in lines)
@@ -52,9 +52,11 @@ def junit(told: Sequence[Told], title: str) -> str:
     )
     for one in told:
         case = ElementTree.SubElement(suite, "testcase", classname=_xml(one.cell), name=_xml(one.metric))
+        all_of_it = _xml("\n".join([one.sentence, *one.details, f"again: {one.command}"]))
         if one.verdict in kinds:
-            outcome = ElementTree.SubElement(case, kinds[one.verdict], message=_xml(one.sentence))
-            outcome.text = _xml("\n".join([*one.details, f"again: {one.command}"]))
+            ElementTree.SubElement(case, kinds[one.verdict], message=_xml(one.sentence)).text = all_of_it
+        else:
+            ElementTree.SubElement(case, "system-out").text = all_of_it
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
@@ -64,30 +66,18 @@ def _table(told: Sequence[Told]) -> str:
 
 def lines(told: Sequence[Told]) -> list[list[str]]:
     """Return findings as lines under `HEADS`; metrics of a cell of which the same is said stand in one."""
-    found: list[list[str]] = []
-    for one in told:
-        last = one.reason or "; ".join(filter(None, (one.since, one.note)))
-        line = [one.cell, one.metric, one.verdict, one.before, one.after, one.change, last]
-        if found and one.finding.judged is None and [*found[-1][:1], *found[-1][2:]] == [*line[:1], *line[2:]]:
-            found[-1][1] += f", {one.metric}"
-        else:
-            found.append(line)
-    return found
+    return [[one.cell, one.metric, one.verdict, one.before, one.after, one.change, _last(one)] for one in merged(told)]
+
+
+def _last(one: Told) -> str:
+    return one.reason or "; ".join(filter(None, (one.since, one.note)))
 
 
 def _details(one: Told) -> str:
-    lines = [f"- {escape(text)}" for text in one.details]
-    return "\n".join(
-        [
-            f"**{escape(one.cell)}, {escape(one.metric)}**: what changed since the last good run:",
-            "",
-            *lines,
-            "",
-            "Again:",
-            "",
-            f"    {one.command}",
-        ]
-    )
+    changed = ": what changed since the last good run:" if one.details else ""
+    listed = ["", *(f"- {escape(text)}" for text in one.details)] if one.details else []
+    head = f"**{escape(one.cell)}, {escape(one.metric)}**{changed}"
+    return "\n".join([head, *listed, "", "Again:", "", f"    {one.command}"])
 
 
 def _data(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from zoo_bench.check import Finding, Judged
@@ -13,7 +13,6 @@ from zoo_bench.compare import unlike
 from zoo_bench.errors import EXIT_CELL_FAILED, EXIT_NO_BASELINE, EXIT_OK, EXIT_QUARANTINED, EXIT_REGRESSED
 from zoo_bench.moved import moved
 from zoo_bench.provenance import machine_text
-from zoo_bench.record import Record
 from zoo_bench.revision import short_commit
 from zoo_bench.rules import RATES, Metric
 from zoo_bench.runs import Runs, Summary
@@ -28,7 +27,8 @@ WORST_FIRST = ("regressed", "missing", "not_comparable", "improved", "unchanged"
 class Told:
     """A finding in words, none of which holds a line break: they would begin a line of their own.
 
-    `moved`: which parts of the figure did; `surroundings`: what else differs between the last good run and the newest.
+    `moved`: which parts of the figure did. `surroundings`: what else differs between the last good run and the first
+    bad one, and between that one and the newest.
     """
 
     finding: Finding
@@ -62,6 +62,19 @@ class Told:
         return f"{self.cell}: {self.metric}: {self.verdict}: {self.before} -> {self.after}, {self.change}{since}{noted}"
 
 
+def merged(told: Iterable[Told]) -> list[Told]:
+    """Put those of one cell together of which the same is said."""
+    found: list[Told] = []
+    for one in told:
+        last = found[-1] if found else None
+        alike = last and one.finding.judged is None and last.finding.judged is None
+        if last and alike and (last.cell, last.verdict, last.reason) == (one.cell, one.verdict, one.reason):
+            found[-1] = replace(last, metric=f"{last.metric}, {one.metric}")
+        else:
+            found.append(one)
+    return found
+
+
 def tell(findings: Iterable[Finding], runs: Runs, profile: str, name: Callable[[str], str]) -> list[Told]:
     """Put findings into words, the worst first; `name` is how tables call a cell. Of several machines each is named."""
     ordered = sorted(findings, key=lambda one: WORST_FIRST.index(one.verdict))
@@ -91,16 +104,15 @@ def _told(finding: Finding, runs: Runs, profile: str, cell: str) -> Told:
         _note(finding, judged) if judged and accused else "",
         one_line(finding.reason),
         one_line(command_of(finding, profile)),
-        *(
-            _compared(finding.metric, runs.read(judged.good), runs.read(run))
-            if judged and run and accused
-            else ("", ())
-        ),
+        *(_compared(finding.metric, judged, run, runs) if judged and run and accused else ("", ())),
     )
 
 
-def _compared(metric: Metric, good: Record, bad: Record) -> tuple[str, tuple[str, ...]]:
-    return moved(metric, good, bad), tuple(map(one_line, unlike(good, bad)))
+def _compared(metric: Metric, judged: Judged, run: Summary, runs: Runs) -> tuple[str, tuple[str, ...]]:
+    """Say which parts moved until now, what else changed when it began, and what has since."""
+    good, bad, now = (runs.read(one) for one in (judged.good, judged.bad_since, run))
+    later = [] if judged.bad_since.run_id == run.run_id else [f"since then: {text}" for text in unlike(bad, now)]
+    return moved(metric, good, now), tuple(map(one_line, [*unlike(good, bad), *later]))
 
 
 def _change(metric: Metric, judged: Judged) -> str:
@@ -127,7 +139,9 @@ def commit_of(run: Summary) -> str:
 
 def _note(finding: Finding, judged: Judged) -> str:
     said = []
-    if finding.verdict == "improved":
+    if judged.same_model and finding.metric not in RATES:
+        said.append("one model has one AP: what evaluates it has changed")
+    elif finding.verdict == "improved":
         said.append("accept it: until then, that it is lost again is not seen")
     if judged.window > 1:
         said.append(f"of the last {judged.window} nights")
@@ -151,7 +165,7 @@ def command_of_cell(cell_id: str, profile: str) -> str:
 def _seed_of(finding: Finding) -> str:
     """Return the option that trains the same model once more, where it is the model that is judged."""
     run = finding.run
-    judged_model = finding.metric not in RATES and run is not None and "train" in run.phases
+    judged_model = finding.judged and finding.metric not in RATES and run is not None and "train" in run.phases
     return f" --seed {run.seed}" if run and judged_model else ""
 
 

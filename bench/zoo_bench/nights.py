@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from zoo_bench.cell import Cell
 from zoo_bench.interval import NORMAL_QUANTILE
+from zoo_bench.matrix import Check
 from zoo_bench.regression import Night
-from zoo_bench.rules import RATES, Metric, comparable
+from zoo_bench.rules import RATES, Metric, comparable, widest
 from zoo_bench.runs import Summary
 
 COMPARABLE: Mapping[str, Callable[[Summary, Metric], object]] = {
@@ -59,6 +60,12 @@ def newest_alike(runs: Sequence[Summary], metric: Metric) -> list[Summary]:
     return [run for run in runs if not incomparable(run, runs[-1], metric)]
 
 
+def newest_by_model(runs: Sequence[Summary]) -> list[Summary]:
+    """Return the newest run of every model, oldest first: a model that is evaluated again is no other training."""
+    newest = {run.weights: run for run in runs}
+    return [run for run in runs if run.weights is None or newest[run.weights] is run]
+
+
 def of_one_state(runs: Sequence[Summary]) -> list[Summary]:
     """Return those of some runs, oldest first, that were made from the same sources as the newest of them.
 
@@ -76,6 +83,11 @@ def counts(run: Summary, metric: Metric, cell: Cell) -> bool:
     if metric not in run.figures or run.status == "quarantined":
         return False
     return metric not in RATES or (run.figures[metric] > 0 and not run.spoiled_in(cell))
+
+
+def is_exact(run: Summary, metric: Metric, check: Check) -> bool:
+    """Tell whether a run's own interval is so narrow that a change could be seen against it."""
+    return metric not in RATES or run.half_widths.get(metric, 0.0) <= widest(metric, check)
 
 
 def by_night(runs: Iterable[Summary], *, each_alone: bool = False) -> tuple[NightRuns, ...]:

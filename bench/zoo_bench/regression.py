@@ -4,17 +4,20 @@ A night is the runs that were made in it of one cell: one, or several where it w
 larger is worse and differences mean the same everywhere (log of seconds, AP with its sign turned).
 
 1. **Level.** What is normal is the median of the newest `REFERENCE` nights that nothing was said against. So a machine
-   that slowly drifts is not accused, and a change stays a change: nights that were accused, or found better, never
-   become normal; only `zoo-bench accept` makes them so.
-2. **Spread.** How far nights are from their level by chance: 1.25 times the mean distance of the newest `REMEMBERED`
-   nights, where a distance counts for no more than three times the median one, since one night in a hundred is far out;
-   together with what is expected while there are few. No smaller than the standard error of the newest run itself,
-   which comes from its block means. Against a level of n nights a night differs by the spread, times
-   sqrt(1 + LEVEL_ERROR / n).
+   that slowly drifts is not accused.
+2. **Spread.** How far nights are from the middle of those around them by chance: 1.25 times the mean distance of the
+   newest `REMEMBERED` nights, where a distance counts for no more than three times the median one, since one night in a
+   hundred is far out; together with what is expected while there are few. Where few runs are all that is known
+   (`Rule.student`) it is larger, as Student's t has it. No smaller than the standard error of the runs themselves,
+   which comes from their block means. Against a level of n nights a night differs by the spread, times
+   sqrt(1 + MEDIAN / n).
 3. **Windows.** The newest night is accused by itself when it is far out; together with the one before it, when both are
    less far out; and when most nights of a week are, including the newest. Each window has its own limit, in spreads,
    and none is below `least`: a smaller change is nobody's worry, however certain.
 4. **Creep.** What no window sees, since it is too slow: the week's nights may be `creep` worse than what was accepted.
+5. **Standing.** Once accused, another question is asked: is a night nearer to the accused ones than to the level before
+   them? Then it is accused too. Meanwhile the level stays, or the luckiest of the slow nights would become normal one
+   by one. `FORGOTTEN` nights in a row that are nearer to the level end the accusation, and are normal.
 
 Constants are chosen with benchmarks/detection_truth.py, on histories that its table is not made with.
 """
@@ -25,7 +28,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, median
+from statistics import median
 from typing import Literal, TypeAlias
 
 Direction: TypeAlias = Literal["regressed", "improved", "unchanged"]
@@ -33,30 +36,35 @@ Direction: TypeAlias = Literal["regressed", "improved", "unchanged"]
 REFERENCE = 28
 REMEMBERED = 180
 MEAN_TO_SIGMA, FARTHEST = 1.25, 3.0
-LEVEL_ERROR = 1.6  # variance of a median over that of a mean, for normal values about pi / 2
-EXPECTED_WEIGHT = 10.0  # nights that what is expected counts for
+MEDIAN = 1.6  # variance of a median over that of a mean, for normal values about pi / 2
 # Spreads within which 95 % of nights are, by Student's t with 4 degrees of freedom.
 WITHIN = 2.4
-# Nights in a row that an accusation must be silent for, until the next one is a new one: chance may hide one or two.
+# Nights in a row that are quiet, after which an accusation is over: chance may hide one or two.
 FORGOTTEN = 3
-WINDOWS: Mapping[int, float] = {1: 4.9, 2: 2.4, 7: 2.4}
+WINDOWS: Mapping[int, float] = {1: 4.7, 2: 2.4, 7: 2.4}
 
 
 @dataclass(frozen=True)
 class Rule:
     """How a metric is judged; differences are in the values' unit.
 
-    `least`: the smallest change that is accused. `expected`: the spread before nights have shown it. `windows`: by the
-    number of newest nights, how many spreads they must be away. `suspicion`: spreads at which a night is worth a second
-    run. `creep`: None where the accepted value is no limit. `moves`: what is normal moves with the nights.
+    `least`: the smallest change that is accused. `expected`: the spread before nights have shown it, and `weight`: for
+    how many nights that counts. `windows`: by the number of newest nights, how many spreads they must be away.
+    `suspicion`: spreads at which a night is worth a second run. `creep`: None where the accepted value is no limit.
+    `chance`: whether nights differ by it; where they do not, the accepted value stays the level. `within`: spreads that
+    95 % of nights are within. `student`: how many times the spread grows, times the number of known values, where it is
+    known from few.
     """
 
     least: float
     expected: float
     windows: Mapping[int, float]
+    weight: float = 5.0
     suspicion: float = 2.4
     creep: float | None = None
-    moves: bool = True
+    chance: bool = True
+    within: float = WITHIN
+    student: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -74,16 +82,17 @@ class Night:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What is said of a night: `after`, the middle of the newest `window` nights, against `before`, the level.
+    """What is said of a night: `after`, the middle of `window` nights, against `before`, the middle of `before_nights`.
 
-    `limit`: how far they may be apart. `chance`: 95 % of such differences are within it when nothing has changed.
+    Those are the newest ones; of an accusation that stands, those that were accused, and this one. `limit`: how far
+    they may be apart. `chance`: 95 % of such differences are within it when nothing has changed.
     `beyond`: how many of the newest nights there are from the first one that was too far on. `suspicious`: a second run
-    is worth its time. `since`: the first of the accused nights that this one continues, `FORGOTTEN` quiet ones between
-    end it.
+    is worth its time. `since`: the first of the accused nights that this one continues.
     """
 
     direction: Direction
     before: float
+    before_nights: int
     after: float
     window: int
     limit: float
@@ -99,69 +108,145 @@ class Judgement:
 
 
 class Course:
-    """The nights of a metric so far, and what is normal by now. It begins with what was accepted."""
+    """The nights of a metric so far, and what is normal by now. It begins with what was accepted.
 
-    def __init__(self, rule: Rule, accepted: Sequence[float]) -> None:
+    `error`: the standard error of one accepted run. `earlier`: nights before those, which tell how far they are apart.
+    """
+
+    def __init__(
+        self, rule: Rule, accepted: Sequence[float], error: float = 0.0, earlier: Iterable[Night] = ()
+    ) -> None:
         self._rule = rule
         self._accepted = median(accepted)
+        self._distances = _distances_of(rule, earlier)
         # Several accepted runs tell as much as so many nights, of the level and of the spread.
         self._values = list(accepted)
+        self._errors = [error] * len(accepted)
         self._normal = list(range(len(accepted)))
-        self._distances = [abs(value - self._accepted) for value in accepted[1:]]
+        self._distances += _scatter(accepted)
+        self._spread = self._spread_now()
+        self._spreads = [self._spread] * len(accepted)  # what was known before each night
         self._first = self._settled = len(accepted)
-        self._accused: Judgement | None = None
-        self._quiet = 0  # nights since
+        self._open: Judgement | None = None
+        self._bad: list[int] = []  # nights that were accused, of the open accusation
+        self._quiet: list[int] = []  # nights in a row that were not, since
+
+    @property
+    def distances(self) -> list[float]:
+        """How far each night was from the middle of those around it."""
+        return self._distances
 
     def look(self, night: Night) -> Judgement:
         """Judge a night that comes next, without taking it in."""
-        values = [*self._values, night.value]
-        spread = max(self._spread(), night.error)
-        found = [self._window(values, width, spread) for width in self._rule.windows]
+        values, errors = [*self._values, night.value], [*self._errors, night.error]
+        found = [self._window(values, errors, width) for width in self._rule.windows]
         if self._rule.creep is not None:
-            found.append(self._crept(values, spread, self._rule.creep))
+            found.append(self._crept(values, errors, self._rule.creep))
         told = next((one for one in found if one.direction != "unchanged"), found[0])
-        suspicious = told.direction != "unchanged" or found[0].change > self._rule.suspicion * spread
+        if told.direction == "unchanged" and self._open is not None and self._rule.chance:
+            told = self._standing(self._open, night, told)
+        suspicious = told.direction != "unchanged" or found[0].change > self._rule.suspicion * self._spread
         first = len(self._values) - self._first + 1 - told.beyond
-        since = self._accused.since if self._accused and self._accused.direction == told.direction else first
+        since = self._open.since if self._open and self._open.direction == told.direction else first
         return replace(told, suspicious=suspicious, since=since)
 
     def add(self, night: Night) -> Judgement:
         """Judge a night and take it in."""
         judged = self.look(night)
         place = len(self._values)
+        middle = self._middle(judged, place)
+        self._spreads.append(self._spread)
+        if middle is not None:
+            self._distances.append(abs(night.values[0] - middle))
+            self._spread = self._spread_now()
         self._values.append(night.value)
+        self._errors.append(night.error)
         if judged.direction == "unchanged":
-            self._distances.append(abs(night.values[0] - self._level(place)[0]))
-            if self._rule.moves:
-                self._normal.append(place)
             self._pass_over(place)
         else:
-            self._accused, self._quiet = judged, 0
+            self._accuse(judged, place)
         return judged
+
+    def _accuse(self, judged: Judgement, place: int) -> None:
+        if self._open is None or self._open.direction != judged.direction:
+            self._bad = list(range(place + 1 - judged.beyond, place))
+        self._bad.append(place)
+        self._open, self._quiet = judged, []
 
     def _pass_over(self, place: int) -> None:
         """Take in that nothing was said against a night."""
-        if self._accused is not None and not self._quiet:
+        if self._open is None:
+            self._settle([place])
+            return
+        if not self._quiet:
             self._settled = place  # what was mended must not stay accused by the nights before it
-        self._quiet += 1
-        if self._quiet == FORGOTTEN:
-            self._accused = None
+        self._quiet.append(place)
+        if len(self._quiet) == FORGOTTEN:
+            self._settle(self._quiet)
+            self._open, self._bad, self._quiet = None, [], []
 
-    def _window(self, values: Sequence[float], width: int, spread: float) -> Judgement:
+    def _settle(self, places: Sequence[int]) -> None:
+        if self._rule.chance:
+            self._normal += places
+
+    def _middle(self, judged: Judgement, place: int) -> float | None:
+        """Return the middle of what is around a night: the level, or accused nights; None for the first of those."""
+        if judged.direction == "unchanged":
+            return self._level(place)[0]
+        if self._open is None or self._open.direction != judged.direction:
+            return None
+        return median(self._values[one] for one in self._bad)
+
+    def _standing(self, open_: Judgement, night: Night, told: Judgement) -> Judgement:
+        """Tell whether a night is nearer to those that are accused than to the level before them."""
+        bad = [self._values[one] for one in self._bad[-max(self._rule.windows) :]]
+        side = math.copysign(1, median(bad) - open_.before)
+        if (night.value - (open_.before + median(bad)) / 2) * side <= 0:
+            return told
+        around = [*bad, night.value]
+        chance = self._rule.within * self._error([night.error], open_.before_nights, len(around), self._spread)
+        return replace(
+            open_,
+            after=median(around),
+            window=len(around),
+            chance=chance,
+            limit=open_.limit,
+            beyond=1,
+            suspicious=False,
+        )
+
+    def _window(self, values: Sequence[float], errors: Sequence[float], width: int) -> Judgement:
         """Compare the newest nights with the level before them."""
         newest = self._newest(values, width)
         before, nights = self._level(len(values) - len(newest))
-        return self._against(before, newest, width, spread * math.sqrt(1 + LEVEL_ERROR / nights), self._rule.least)
+        return self._against(before, nights, newest, errors, width, self._rule.least)
 
-    def _crept(self, values: Sequence[float], spread: float, least: float) -> Judgement:
+    def _crept(self, values: Sequence[float], errors: Sequence[float], least: float) -> Judgement:
         """Compare the nights of the longest window with what was accepted."""
         width = max(self._rule.windows)
-        newest = self._newest(values, width)
-        return self._against(self._accepted, newest, width, spread * math.sqrt(1 + 1 / self._first), least)
+        return self._against(self._accepted, self._first, self._newest(values, width), errors, width, least)
 
-    def _against(self, before: float, newest: Sequence[float], width: int, error: float, least: float) -> Judgement:
-        limit = max(least, self._rule.windows[width] * error)
-        return _judgement(before, newest, limit, WITHIN * error, enough=len(newest) == width)
+    def _against(
+        self,
+        before: float,
+        nights: int,
+        newest: Sequence[float],
+        errors: Sequence[float],
+        width: int,
+        least: float,
+    ) -> Judgement:
+        begin = len(errors) - len(newest)
+        # What these nights are held against is what was known before them, or they would excuse one another.
+        spread = [*self._spreads, self._spread][begin]
+        limit = max(least, self._rule.windows[width] * self._error(errors[begin:], nights, 1, spread))
+        chance = self._rule.within * self._error(errors[begin:], nights, len(newest), spread)
+        return _judgement(before, nights, newest, limit, chance, enough=len(newest) == width)
+
+    def _error(self, errors: Sequence[float], level_nights: int, nights: int, spread: float) -> float:
+        """Return by how much the middle of some nights differs from a level of others by chance."""
+        normal = [self._errors[place] for place in self._normal[-REFERENCE:]]
+        tonight = max(spread, *errors) * math.sqrt(1.0 if nights == 1 else MEDIAN / nights)
+        return math.hypot(tonight, max(spread, median(normal)) * math.sqrt(MEDIAN / level_nights))
 
     def _newest(self, values: Sequence[float], width: int) -> Sequence[float]:
         return values[max(len(values) - width, self._settled) :]
@@ -172,22 +257,46 @@ class Course:
         nights = [self._values[place] for place in self._normal[max(0, end - REFERENCE) : end]]
         return median(nights), len(nights)
 
-    def _spread(self) -> float:
-        seen = self._distances[-REMEMBERED:]
-        if not seen:
-            return self._rule.expected
-        farthest = FARTHEST * median(seen)
-        measured = MEAN_TO_SIGMA * fmean(min(distance, farthest) for distance in seen)
-        return (EXPECTED_WEIGHT * self._rule.expected + len(seen) * measured) / (EXPECTED_WEIGHT + len(seen))
+    def _spread_now(self) -> float:
+        seen, weight = self._distances[-REMEMBERED:], self._rule.weight
+        total = weight * self._rule.expected
+        if seen:
+            farthest = FARTHEST * median(seen)
+            total += MEAN_TO_SIGMA * sum(min(distance, farthest) for distance in seen)
+        known = weight + len(seen)
+        return total / known * (1 + self._rule.student / known)
 
 
-def judge(rule: Rule, accepted: Sequence[float], nights: Iterable[Night]) -> list[Judgement]:
+def judge(
+    rule: Rule, accepted: Sequence[float], nights: Iterable[Night], error: float = 0.0, earlier: Iterable[Night] = ()
+) -> list[Judgement]:
     """Judge every night after those that were accepted, each by what came before it."""
-    course = Course(rule, accepted)
+    course = Course(rule, accepted, error, earlier)
     return [course.add(night) for night in nights]
 
 
-def _judgement(before: float, newest: Sequence[float], limit: float, chance: float, *, enough: bool) -> Judgement:
+def _distances_of(rule: Rule, nights: Iterable[Night]) -> list[float]:
+    """Return how far nights were apart, wherever their level was."""
+    known = tuple(nights)
+    if not known:
+        return []
+    course = Course(rule, [known[0].value])
+    for night in known[1:]:
+        course.add(night)
+    return course.distances
+
+
+def _scatter(values: Sequence[float]) -> list[float]:
+    """Return how far values are from their middle, made larger for what the middle of few takes from it."""
+    if len(values) == 1:
+        return []
+    lost = math.sqrt(1 + 1 / (len(values) // 2))
+    return [lost * abs(value - median(values)) for value in values]
+
+
+def _judgement(
+    before: float, before_nights: int, newest: Sequence[float], limit: float, chance: float, *, enough: bool
+) -> Judgement:
     """Say in which direction the newest night and most of its window are beyond the limit, if in any."""
     direction: Direction = "unchanged"
     reach = 1
@@ -197,4 +306,4 @@ def _judgement(before: float, newest: Sequence[float], limit: float, chance: flo
         if len(beyond) > len(newest) // 2:
             direction = "regressed" if side > 0 else "improved"
             reach = len(newest) - beyond[0]
-    return Judgement(direction, before, median(newest), len(newest), limit, chance, reach)
+    return Judgement(direction, before, before_nights, median(newest), len(newest), limit, chance, reach)

@@ -21,12 +21,14 @@ LARGER_IS_BETTER: frozenset[Column] = frozenset(["fps", "box_ap", "mask_ap"])
 EXPECTED = {"memory": 0.002, "s_per_iter": 0.006, "fps": 0.006}
 AP_EXPECTED = 0.0020
 # APs of seeds are close to normal: fewer spreads are needed than for nights. Runs are days apart, and three must do.
-AP_WINDOWS = {1: 3.8, 2: 2.4, 3: 1.6}
+AP_WITHIN = 1.96
+AP_WEIGHT, AP_STUDENT = 1.0, 3.0
+AP_WINDOWS = {1: 4.2, 2: 2.6, 3: 1.5}
 CREEP = 4.0  # times the smallest change that is accused
 # Of so many cells, judged every night, the windows give less than one false alarm a month; of newly trained AP, judged
 # every week. Of more cells each may be accused less often. Nights are a distance away with a probability that falls as
 # its fourth power, as Student's t with 4 degrees of freedom has it; AP's falls faster.
-CELLS, AP_CELLS = 8, 100
+CELLS, AP_CELLS = 8, 40
 TAIL = 4
 
 
@@ -41,8 +43,10 @@ def rule_of(metric: Metric, check: Check, *, same_model: bool, cells: int = 1) -
         return Rule(math.log1p(least), EXPECTED[metric], windows, creep=math.log1p(CREEP * least))
     if same_model:
         # There is no chance in it: how far nights are apart does not matter, and what was accepted stays the measure.
-        return Rule(check.same_model_ap, 0.0, {1: 0.0}, suspicion=math.inf, moves=False)
-    return Rule(getattr(check.least_change, metric), AP_EXPECTED, _widened(AP_WINDOWS, cells / AP_CELLS))
+        return Rule(check.same_model_ap, 0.0, {1: 0.0}, suspicion=math.inf, chance=False)
+    windows = _widened(AP_WINDOWS, cells / AP_CELLS)
+    least = getattr(check.least_change, metric)
+    return Rule(least, AP_EXPECTED, windows, weight=AP_WEIGHT, within=AP_WITHIN, student=AP_STUDENT)
 
 
 def _widened(windows: Mapping[int, float], times: float) -> Mapping[int, float]:

@@ -13,7 +13,8 @@ from zoo_bench.baselines import MOST_TEXT, Accepted
 from zoo_bench.cell import Cell
 from zoo_bench.display import plain_table, table_console
 from zoo_bench.errors import EXIT_OK, ConfigError
-from zoo_bench.nights import counts, newest_alike, of_one_state
+from zoo_bench.matrix import Check
+from zoo_bench.nights import counts, is_exact, newest_alike, newest_by_model, of_one_state
 from zoo_bench.provenance import MachineKey
 from zoo_bench.revision import git
 from zoo_bench.rules import METRICS, RATES, Metric
@@ -34,7 +35,7 @@ def accept(asked: Asked, *, why: str, by: str | None, count: int) -> int:
     for cell in session.cells:
         runs = [run for run in session.runs.of(cell.id).summaries if run.profile == session.profile and run.measured]
         here = _of_one_machine(runs, session)
-        by_metric = {metric: runs for metric in METRICS if (runs := _chosen(cell, here, metric, count))}
+        by_metric = {one: found for one in METRICS if (found := _chosen(cell, here, one, count, session.matrix.check))}
         for metrics, ids in _grouped(by_metric):
             entry = Accepted(
                 cell_id=cell.id, profile=session.profile, metrics=metrics, runs=ids, by=name, why=reason, on=today
@@ -42,7 +43,8 @@ def accept(asked: Asked, *, why: str, by: str | None, count: int) -> int:
             accepted.setdefault(here[-1].machine, []).append(entry)
         if by_metric:
             chosen[cell.id] = by_metric
-            fewest = min(map(len, by_metric.values()))
+            timed = [runs for metric, runs in by_metric.items() if metric in RATES]  # a model may be one, however often
+            fewest = min(map(len, timed or by_metric.values()))
             if fewest < count:
                 session.warn(f"zoo-bench: {cell.id}: {fewest} of {count} runs: no more can stand for one value")
     if not accepted:
@@ -78,10 +80,13 @@ def _of_one_machine(runs: Sequence[Summary], session: Session) -> list[Summary]:
     return []
 
 
-def _chosen(cell: Cell, runs: Sequence[Summary], metric: Metric, count: int) -> list[Summary]:
-    """Return the runs to accept for a metric, oldest first: those that can be compared with the newest that counts."""
-    fitting = newest_alike([run for run in runs if counts(run, metric, cell)], metric)
-    return (of_one_state(fitting) if metric in RATES else fitting)[-count:]
+def _chosen(cell: Cell, runs: Sequence[Summary], metric: Metric, count: int, check: Check) -> list[Summary]:
+    """Return the runs to accept for a metric, oldest first: those that can be compared with the newest that counts.
+
+    AP is of models: each counts once, however often it was evaluated.
+    """
+    fitting = newest_alike([run for run in runs if counts(run, metric, cell) and is_exact(run, metric, check)], metric)
+    return (of_one_state(fitting) if metric in RATES else newest_by_model(fitting))[-count:]
 
 
 def _grouped(by_metric: Mapping[Metric, Sequence[Summary]]) -> list[tuple[tuple[Metric, ...], tuple[str, ...]]]:

@@ -21,7 +21,7 @@ from zoo_bench.check_formats import HEADS, QUIET, github, junit, lines, markdown
 from zoo_bench.commands.run import run
 from zoo_bench.display import plain_table, table_console
 from zoo_bench.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, ConfigError, ZooBenchError, nearest
-from zoo_bench.findings import Told, as_json, exit_code, summary, tell
+from zoo_bench.findings import Told, as_json, exit_code, merged, summary, tell
 from zoo_bench.interrupts import Interrupted
 from zoo_bench.rules import METRICS, RATES
 from zoo_bench.runs import Summary
@@ -82,6 +82,8 @@ def _refuse(metric: str | None, outputs: Outputs, *, ap_only: bool, confirm: int
         raise ConfigError(f"--ap-only leaves no {metric} to judge", "leave out one of --ap-only and --metric")
     if ap_only and confirm:
         raise ConfigError("--confirm runs nothing for --ap-only: AP is not of chance", "leave out --confirm")
+    if confirm == 1:
+        raise ConfigError("--confirm 1: of two runs nobody knows which is the odd one", "--confirm 4 is usual")
     paths = [path for path in (outputs.markdown, outputs.junit, outputs.json) if path]
     for path in paths:
         if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
@@ -215,8 +217,8 @@ def _print(told: Sequence[Told], *, every: bool) -> None:
 
 
 def _print_details(console: Console, shown: Sequence[Told]) -> None:
-    for one in shown:
-        if one.details:
+    for one in merged(shown):
+        if one.verdict != QUIET:
             console.print(Text(f"\n{one.cell}, {one.metric}", style="bold"))
             for text in one.details:
                 console.print(Text(f"  - {text}"), soft_wrap=True)
