@@ -96,7 +96,7 @@ def test_status_says_that_a_run_is_noisy_and_why(zoo: Zoo) -> None:
     record = zoo.records[0]
     assert "noisy" not in zoo.call("status").stdout
     noise = Noise(kind="cpu_load", gpu=None, from_s=1, to_s=4, detail="1.5 of 2 cores were busy with something else")
-    noisy = changed(record, noise=(noise,), run_id="99990101T000000.000Z-0001")
+    noisy = changed(record, noise=(noise,), run_id="29990101T000000.000Z-0001")
     Store(zoo.root / "results").add(noisy)
     told = zoo.call("status").stdout
     assert re.search(r"retinanet_r50_fpn_1x_shapes +succeeded, noisy ", told)

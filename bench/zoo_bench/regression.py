@@ -17,7 +17,8 @@ larger is worse and differences mean the same everywhere (log of seconds, AP wit
 4. **Creep.** What no window sees, since it is too slow: the week's nights may be `creep` worse than what was accepted.
 5. **Standing.** Once accused, another question is asked: is a night nearer to the accused ones than to the level before
    them? Then it is accused too. Meanwhile the level stays, or the luckiest of the slow nights would become normal one
-   by one. `FORGOTTEN` nights in a row that are nearer to the level end the accusation, and are normal.
+   by one. `FORGOTTEN` nights in a row that are nearer to the level end the accusation, and are normal. A level of fewer
+   than `WELL_KNOWN` nights is not held on to: what was accepted may be the odd one.
 
 Constants are chosen with benchmarks/detection_truth.py, on histories that its table is not made with.
 """
@@ -41,6 +42,7 @@ MEDIAN = 1.6  # variance of a median over that of a mean, for normal values abou
 WITHIN = 2.4
 # Nights in a row that are quiet, after which an accusation is over: chance may hide one or two.
 FORGOTTEN = 3
+WELL_KNOWN = 14
 WINDOWS: Mapping[int, float] = {1: 4.7, 2: 2.4, 7: 2.4}
 
 
@@ -53,7 +55,7 @@ class Rule:
     `suspicion`: spreads at which a night is worth a second run. `creep`: None where the accepted value is no limit.
     `chance`: whether nights differ by it; where they do not, the accepted value stays the level. `within`: spreads that
     95 % of nights are within. `student`: how many times the spread grows, times the number of known values, where it is
-    known from few.
+    known from few. `together`: for how many nights the accepted runs count at most, which were made in one.
     """
 
     least: float
@@ -65,6 +67,7 @@ class Rule:
     chance: bool = True
     within: float = WITHIN
     student: float = 1.0
+    together: int = 1
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ class Course:
         if self._rule.creep is not None:
             found.append(self._crept(values, errors, self._rule.creep))
         told = next((one for one in found if one.direction != "unchanged"), found[0])
-        if told.direction == "unchanged" and self._open is not None and self._rule.chance:
+        if told.direction == "unchanged" and self._open is not None and self._stands(self._open):
             told = self._standing(self._open, night, told)
         suspicious = told.direction != "unchanged" or found[0].change > self._rule.suspicion * self._spread
         first = len(self._values) - self._first + 1 - told.beyond
@@ -181,8 +184,11 @@ class Course:
         if not self._quiet:
             self._settled = place  # what was mended must not stay accused by the nights before it
         self._quiet.append(place)
+        stands = self._stands(self._open)
+        if not stands:
+            self._settle([place])
         if len(self._quiet) == FORGOTTEN:
-            self._settle(self._quiet)
+            self._settle(self._quiet if stands else [])
             self._open, self._bad, self._quiet = None, [], []
 
     def _settle(self, places: Sequence[int]) -> None:
@@ -196,6 +202,9 @@ class Course:
         if self._open is None or self._open.direction != judged.direction:
             return None
         return median(self._values[one] for one in self._bad)
+
+    def _stands(self, open_: Judgement) -> bool:
+        return self._rule.chance and open_.before_nights >= WELL_KNOWN
 
     def _standing(self, open_: Judgement, night: Night, told: Judgement) -> Judgement:
         """Tell whether a night is nearer to those that are accused than to the level before them."""
@@ -224,7 +233,8 @@ class Course:
     def _crept(self, values: Sequence[float], errors: Sequence[float], least: float) -> Judgement:
         """Compare the nights of the longest window with what was accepted."""
         width = max(self._rule.windows)
-        return self._against(self._accepted, self._first, self._newest(values, width), errors, width, least)
+        nights = min(self._first, self._rule.together)
+        return self._against(self._accepted, nights, self._newest(values, width), errors, width, least)
 
     def _against(
         self,
@@ -254,8 +264,10 @@ class Course:
     def _level(self, before: int) -> tuple[float, int]:
         """Return what was normal before the night in that place, and of how many nights that is the middle."""
         end = bisect_left(self._normal, before)
-        nights = [self._values[place] for place in self._normal[max(0, end - REFERENCE) : end]]
-        return median(nights), len(nights)
+        places = self._normal[max(0, end - REFERENCE) : end]
+        accepted = bisect_left(places, self._first)
+        nights = len(places) - accepted + min(accepted, self._rule.together)
+        return median(self._values[place] for place in places), nights
 
     def _spread_now(self) -> float:
         seen, weight = self._distances[-REMEMBERED:], self._rule.weight

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 
 from zoo_bench.columns import Column
 from zoo_bench.matrix import Check
-from zoo_bench.regression import WINDOWS, Rule
+from zoo_bench.regression import REFERENCE, WINDOWS, Rule
 
 Metric: TypeAlias = Literal["memory", "s_per_iter", "fps", "box_ap", "mask_ap"]
 """The columns that are checked."""
@@ -46,7 +46,7 @@ def rule_of(metric: Metric, check: Check, *, same_model: bool, cells: int = 1) -
         return Rule(check.same_model_ap, 0.0, {1: 0.0}, suspicion=math.inf, chance=False)
     windows = _widened(AP_WINDOWS, cells / AP_CELLS)
     least = getattr(check.least_change, metric)
-    return Rule(least, AP_EXPECTED, windows, weight=AP_WEIGHT, within=AP_WITHIN, student=AP_STUDENT)
+    return Rule(least, AP_EXPECTED, windows, weight=AP_WEIGHT, within=AP_WITHIN, student=AP_STUDENT, together=REFERENCE)
 
 
 def _widened(windows: Mapping[int, float], times: float) -> Mapping[int, float]:
