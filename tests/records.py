@@ -18,7 +18,7 @@ V100 = "Tesla V100-SXM2-16GB"
 
 def changed(record: Record, **values: object) -> Record:
     """A copy of a record that came later."""
-    return record.model_copy(update={"run_id": "99999999T000000Z-ffffff", **values})
+    return record.model_copy(update={"run_id": "29991231T000000.000Z-ffff", **values})
 
 
 def runs_of(records: Iterable[Record] = ()) -> Runs:

@@ -100,7 +100,7 @@ def test_what_no_run_has_done_is_left_out_and_said(recorded: tuple[Path, Record]
 
 def test_the_newest_clean_run_counts_and_a_quarantined_one_never(recorded: tuple[Path, Record]) -> None:
     matrix, record = recorded
-    newer = changed(lasting(record, 90.0, 0.7, 100), run_id="99999999T000001Z-ffffff")
+    newer = changed(lasting(record, 90.0, 0.7, 100), run_id="29991231T000001.000Z-ffff")
     spoilt = changed(lasting(record, 900.0, 7.0, 100), status="quarantined")
     assert cost(planned(matrix, record.cell_id), record, newer).wall_s == pytest.approx(30 * 0.7 + 20.0)
     assert cost(planned(matrix, record.cell_id), record, spoilt).wall_s == pytest.approx(35.0)

@@ -91,7 +91,7 @@ def test_columns_of_a_row_may_come_from_two_runs_of_one_recipe_and_a_footnote_sa
     cells = cells_of(text, "Mask RCNN")
     assert cells[3].startswith("0.123")
     assert cells[5].startswith("37.5")
-    assert re.search(r"From several runs of one recipe: .*Train time.* from 99999999T000000Z-ffffff; ", text)
+    assert re.search(r"From several runs of one recipe: .*Train time.* from 29991231T000000.000Z-ffff; ", text)
 
 
 def test_another_recipe_never_lends_a_column(finished: Zoo) -> None:
@@ -165,7 +165,7 @@ def test_a_clean_run_stands_before_a_newer_noisy_one(finished: Zoo) -> None:
     assert cells_of(text, "Mask RCNN")[3] == "0.111"
     assert "Noisy" not in text
     assert cells_of(document((noisy,), matrix), "Mask RCNN")[3] == "0.222"
-    newer = changed(trained(clean, 0.333), run_id="99999999T000001Z-ffffff")
+    newer = changed(trained(clean, 0.333), run_id="29991231T000001.000Z-ffff")
     assert cells_of(document((clean, noisy, newer), matrix), "Mask RCNN")[3] == "0.333"
 
 
@@ -180,7 +180,7 @@ def test_a_noisy_training_lends_no_model_where_a_clean_run_evaluated_one(finishe
 
 def test_the_peak_of_a_short_training_never_replaces_that_of_a_long_one(finished: Zoo) -> None:
     matrix = matrix_on_gpus(finished.root, 1)
-    measured = on_gpus(finished.records[0], matrix, run_id="20260101T000000Z-0001")
+    measured = on_gpus(finished.records[0], matrix, run_id="20260101T000000.000Z-0001")
     full = trained(with_measurements(measured, memory=memory({"nvml_process_bytes": 6 * GIB})), 0.2, 90000)
     short = changed(trained(with_measurements(full, memory=memory({"nvml_process_bytes": 5 * GIB})), 0.3, 5000))
     cells = cells_of(document((full, short), matrix), "Mask RCNN")
@@ -191,7 +191,7 @@ def test_the_peak_of_a_short_training_never_replaces_that_of_a_long_one(finished
 
 def test_a_run_that_knows_the_memory_asked_for_stands_before_one_that_does_not(finished: Zoo) -> None:
     matrix, options = matrix_on_gpus(finished.root, 1), DocumentOptions(memory=memory_definition("reserved", "max"))
-    measured = on_gpus(finished.records[0], matrix, run_id="20260101T000000Z-0001")
+    measured = on_gpus(finished.records[0], matrix, run_id="20260101T000000.000Z-0001")
     told = with_measurements(measured, memory=memory({}, allocator=((2 * GIB, 3 * GIB),)))
     silent = changed(with_measurements(measured, memory=memory({"nvml_process_bytes": 6 * GIB})))
     assert cells_of(document((told, silent), matrix, options), "Mask RCNN")[2].startswith("3.0")
@@ -354,9 +354,9 @@ def test_a_row_is_stale_when_no_variant_has_its_lock_any_more(finished: Zoo) -> 
 def test_a_row_is_stale_when_its_machine_has_had_another_driver_since(finished: Zoo) -> None:
     matrix = matrix_on_gpus(finished.root)
     first, other = finished.records
-    measured = with_measurements(on_gpus(first, matrix, run_id="20260101T000000Z-0001"), memory=TWO_GPUS)
-    later = on_gpus(other, matrix, run_id="20260201T000000Z-0002", machine=machine(driver="550.1"))
-    elsewhere = on_gpus(other, matrix, run_id="20260201T000000Z-0002", machine=machine(driver="550.1", cpu="B CPU"))
+    measured = with_measurements(on_gpus(first, matrix, run_id="20260101T000000.000Z-0001"), memory=TWO_GPUS)
+    later = on_gpus(other, matrix, run_id="20260201T000000.000Z-0002", machine=machine(driver="550.1"))
+    elsewhere = on_gpus(other, matrix, run_id="20260201T000000.000Z-0002", machine=machine(driver="550.1", cpu="B CPU"))
     assert "that machine's GPU driver (535.54, now 550.1)" in document((measured, later), matrix)
     assert "- GPU driver 535.54, 550.1" in document((measured, later), matrix)
     assert "Stale" not in document((measured, elsewhere), matrix)
