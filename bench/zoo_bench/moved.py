@@ -25,15 +25,17 @@ def moved(metric: Metric, a: Record, b: Record) -> str:
 def _iterations(a: TrainTiming, b: TrainTiming) -> str:
     names = {"p10_s": "the fast tenth", "median_s": "the middle", "p90_s": "the slow tenth"}
     told = f"iterations: {_changes(names, a, b)}"
-    if a.data_share is None or b.data_share is None:
+    shares = [percent(one.data_share) for one in (a, b) if one.data_share is not None]
+    if len(set(shares)) < 2:
         return told
-    return f"{told}; waiting for data {percent(a.data_share)} -> {percent(b.data_share)} of the time"
+    return f"{told}; waiting for data {' -> '.join(shares)} of the time"
 
 
 def _images(a: InferTiming, b: InferTiming) -> str:
     names = {"forward_s": "forward", "postprocess_s": "postprocessing"}
-    found = f"{a.detections_per_image:.1f} -> {b.detections_per_image:.1f}"
-    return f"time of an image: {_changes(names, a, b)}; {found} detections an image"
+    told = f"time of an image: {_changes(names, a, b)}"
+    found = [f"{one.detections_per_image:.1f}" for one in (a, b)]
+    return told if found[0] == found[1] else f"{told}; {' -> '.join(found)} detections an image"
 
 
 def _changes(names: Mapping[str, str], a: object, b: object) -> str:
