@@ -259,6 +259,8 @@ def test_a_zoo_in_a_folder_of_its_repository_is_searched_too(clone: Clone, tmp_p
     ("command", "variables"),
     [
         ("tools/nightly.sh quick", {"CONFIRM": "often"}),
+        ("tools/nightly.sh quick", {"CONFIRM": "1"}),
+        ("tools/nightly.sh quick", {"CONFIRM": "200"}),
         ("tools/nightly.sh quick report more", {}),
         ("tools/nightly.sh quikc", {}),
         ("tools/nightly.sh quick", {"SELECT": "nothing/*"}),

@@ -102,7 +102,7 @@ def test_newly_trained_ap_is_judged_by_one_two_and_three_runs() -> None:
 
 
 def test_seeds_that_are_far_apart_are_no_alarm() -> None:
-    """Nine smoke trainings, of which any five may be accepted."""
+    """Seven, as far apart as those of a smoke recipe are; any five in a row may be accepted."""
     rule = rule_of("box_ap", Check(), same_model=False)
     aps = [-one / 100 for one in (23.5, 19.1, 12.2, 13.5, 11.9, 17.0, 15.1)]
     for begin in range(len(aps)):

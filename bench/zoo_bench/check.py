@@ -17,6 +17,7 @@ from zoo_bench.nights import (
     by_night,
     counts,
     incomparable,
+    is_evidence,
     is_exact,
     newest_by_model,
     newest_night,
@@ -110,10 +111,10 @@ def check_cells(
         damaged: tells of a cell's id the newest run whose record cannot be read; empty where there is none.
     """
     cells = tuple(cells)
-    phases = _phases_lately(cells, runs, scope)
+    phases, accepted = _phases_lately(cells, runs, scope), list(baselines.values())
     found: list[Finding] = []
     for cell in cells:
-        every = runs.of(cell.id)
+        every, unread = runs.of(cell.id), damaged(cell.id)
         mine = [run for run in every.summaries if run.measured and _is_asked(run, scope)]
         if not mine:
             found += [Finding(cell.id, metric, "missing", "never run") for metric in _asked(cell, scope)]
@@ -122,7 +123,7 @@ def check_cells(
             # What others have measured there lately was asked of this cell too.
             expected = phases.get(machine, frozenset()) if machine else frozenset[str]().union(*phases.values())
             for metric in _asked(cell, scope):
-                case = _Case(cell, metric, here, every, list(baselines.values()), rules, scope, damaged(cell.id))
+                case = _Case(cell, metric, here, every, accepted, rules, scope, unread)
                 found += [replace(one, machine=machine) for one in case.findings(expected)]
     return found
 
@@ -229,7 +230,7 @@ class _Case:
         return f"{'noisy' if noisy else 'no figure'} in run {run.run_id}", noisy
 
     def _counts(self, run: Summary) -> bool:
-        return counts(run, self.metric, self.cell) and is_exact(run, self.metric, self.rules)
+        return is_evidence(run, self.metric, self.cell, self.rules)
 
     def _inexact(self, run: Summary) -> str:
         """Say where a run's own interval is so wide that no change could be seen against it."""

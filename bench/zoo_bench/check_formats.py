@@ -30,8 +30,7 @@ def markdown(told: Sequence[Told], title: str) -> str:
 def github(told: Sequence[Told]) -> str:
     """Return workflow commands that GitHub shows as annotations."""
     lines = [
-        f"::{LEVELS[one.verdict]} title={_property(f'{one.verdict}: {one.cell}')}::"
-        f"{_data('; '.join([one.sentence, *one.details, f'again: {one.command}']))}"
+        f"::{LEVELS[one.verdict]} title={_property(f'{one.verdict}: {one.cell}')}::{_data('; '.join(_in_full(one)))}"
         for one in merged(told)
         if one.verdict in LEVELS
     ]
@@ -52,12 +51,16 @@ def junit(told: Sequence[Told], title: str) -> str:
     )
     for one in told:
         case = ElementTree.SubElement(suite, "testcase", classname=_xml(one.cell), name=_xml(one.metric))
-        all_of_it = _xml("\n".join([one.sentence, *one.details, f"again: {one.command}"]))
+        all_of_it = _xml("\n".join(_in_full(one)))
         if one.verdict in kinds:
             ElementTree.SubElement(case, kinds[one.verdict], message=_xml(one.sentence)).text = all_of_it
         else:
             ElementTree.SubElement(case, "system-out").text = all_of_it
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _in_full(one: Told) -> list[str]:
+    return [one.sentence, *one.details, f"again: {one.command}"]
 
 
 def _table(told: Sequence[Told]) -> str:

@@ -90,6 +90,11 @@ def is_exact(run: Summary, metric: Metric, check: Check) -> bool:
     return metric not in RATES or run.half_widths.get(metric, 0.0) <= widest(metric, check)
 
 
+def is_evidence(run: Summary, metric: Metric, cell: Cell, check: Check) -> bool:
+    """Tell whether a run's figure may be held against others, or they against it."""
+    return counts(run, metric, cell) and is_exact(run, metric, check)
+
+
 def by_night(runs: Iterable[Summary], *, each_alone: bool = False) -> tuple[NightRuns, ...]:
     """Put runs (oldest first) of one night together. `each_alone`: of AP, which has no reruns."""
     found: list[list[Summary]] = []

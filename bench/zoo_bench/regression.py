@@ -126,9 +126,9 @@ class Course:
         self._values = list(accepted)
         self._errors = [error] * len(accepted)
         self._normal = list(range(len(accepted)))
+        self._level_error = error
         self._distances += _scatter(accepted)
-        self._spread = self._spread_now()
-        self._spreads = [self._spread] * len(accepted)  # what was known before each night
+        self._spreads = [self._spread_now()] * (len(accepted) + 1)  # what was known before each night, and is now
         self._first = self._settled = len(accepted)
         self._open: Judgement | None = None
         self._bad: list[int] = []  # nights that were accused, of the open accusation
@@ -148,7 +148,7 @@ class Course:
         told = next((one for one in found if one.direction != "unchanged"), found[0])
         if told.direction == "unchanged" and self._open is not None and self._stands(self._open):
             told = self._standing(self._open, night, told)
-        suspicious = told.direction != "unchanged" or found[0].change > self._rule.suspicion * self._spread
+        suspicious = told.direction != "unchanged" or found[0].change > self._rule.suspicion * self._spreads[-1]
         first = len(self._values) - self._first + 1 - told.beyond
         since = self._open.since if self._open and self._open.direction == told.direction else first
         return replace(told, suspicious=suspicious, since=since)
@@ -158,10 +158,9 @@ class Course:
         judged = self.look(night)
         place = len(self._values)
         middle = self._middle(judged, place)
-        self._spreads.append(self._spread)
         if middle is not None:
             self._distances.append(abs(night.values[0] - middle))
-            self._spread = self._spread_now()
+        self._spreads.append(self._spread_now())
         self._values.append(night.value)
         self._errors.append(night.error)
         if judged.direction == "unchanged":
@@ -194,6 +193,7 @@ class Course:
     def _settle(self, places: Sequence[int]) -> None:
         if self._rule.chance:
             self._normal += places
+            self._level_error = median(self._errors[place] for place in self._normal[-REFERENCE:])
 
     def _middle(self, judged: Judgement, place: int) -> float | None:
         """Return the middle of what is around a night: the level, or accused nights; None for the first of those."""
@@ -213,16 +213,8 @@ class Course:
         if (night.value - (open_.before + median(bad)) / 2) * side <= 0:
             return told
         around = [*bad, night.value]
-        chance = self._rule.within * self._error([night.error], open_.before_nights, len(around), self._spread)
-        return replace(
-            open_,
-            after=median(around),
-            window=len(around),
-            chance=chance,
-            limit=open_.limit,
-            beyond=1,
-            suspicious=False,
-        )
+        chance = self._rule.within * self._error([night.error], open_.before_nights, len(around), self._spreads[-1])
+        return replace(open_, after=median(around), window=len(around), chance=chance, beyond=1)
 
     def _window(self, values: Sequence[float], errors: Sequence[float], width: int) -> Judgement:
         """Compare the newest nights with the level before them."""
@@ -247,16 +239,15 @@ class Course:
     ) -> Judgement:
         begin = len(errors) - len(newest)
         # What these nights are held against is what was known before them, or they would excuse one another.
-        spread = [*self._spreads, self._spread][begin]
+        spread = self._spreads[begin]
         limit = max(least, self._rule.windows[width] * self._error(errors[begin:], nights, 1, spread))
         chance = self._rule.within * self._error(errors[begin:], nights, len(newest), spread)
         return _judgement(before, nights, newest, limit, chance, enough=len(newest) == width)
 
     def _error(self, errors: Sequence[float], level_nights: int, nights: int, spread: float) -> float:
         """Return by how much the middle of some nights differs from a level of others by chance."""
-        normal = [self._errors[place] for place in self._normal[-REFERENCE:]]
         tonight = max(spread, *errors) * math.sqrt(1.0 if nights == 1 else MEDIAN / nights)
-        return math.hypot(tonight, max(spread, median(normal)) * math.sqrt(MEDIAN / level_nights))
+        return math.hypot(tonight, max(spread, self._level_error) * math.sqrt(MEDIAN / level_nights))
 
     def _newest(self, values: Sequence[float], width: int) -> Sequence[float]:
         return values[max(len(values) - width, self._settled) :]

@@ -144,8 +144,8 @@ class Store:
                 stamp = stamp_of(path)
                 if one is None or one.stamp != stamp:
                     one = Known(stamp, Summary.of(_read(path)))
-                if not is_run(one.run.run_id):
-                    raise ValueError(f"no run can have the id {one.run.run_id}")
+                    if not is_run(one.run.run_id):
+                        raise ValueError(f"no run can have the id {one.run.run_id}")
                 found[name] = one
             except UNREADABLE as error:
                 problems[name] = printable(f"{path}: {_first_line(error)}")

@@ -14,7 +14,7 @@ from zoo_bench.cell import Cell
 from zoo_bench.display import plain_table, table_console
 from zoo_bench.errors import EXIT_OK, ConfigError
 from zoo_bench.matrix import Check
-from zoo_bench.nights import counts, is_exact, newest_alike, newest_by_model, of_one_state
+from zoo_bench.nights import is_evidence, newest_alike, newest_by_model, of_one_state
 from zoo_bench.provenance import MachineKey
 from zoo_bench.revision import git
 from zoo_bench.rules import METRICS, RATES, Metric
@@ -73,11 +73,10 @@ def _text(option: str, given: str) -> str:
 
 def _of_one_machine(runs: Sequence[Summary], session: Session) -> list[Summary]:
     """Return the runs of the machine that was named, else of this one, else of the one that made the newest."""
-    for machine in (session.only_machine, session.machine_key, *(run.machine for run in runs[-1:])):
-        mine = [run for run in runs if run.machine == machine]
-        if mine or session.only_machine:
-            return mine
-    return []
+    named = session.only_machine
+    machines = [named] if named else [session.machine_key, *(run.machine for run in runs[-1:])]
+    by_machine = ([run for run in runs if run.machine == machine] for machine in machines)
+    return next(filter(None, by_machine), [])
 
 
 def _chosen(cell: Cell, runs: Sequence[Summary], metric: Metric, count: int, check: Check) -> list[Summary]:
@@ -85,7 +84,7 @@ def _chosen(cell: Cell, runs: Sequence[Summary], metric: Metric, count: int, che
 
     AP is of models: each counts once, however often it was evaluated.
     """
-    fitting = newest_alike([run for run in runs if counts(run, metric, cell) and is_exact(run, metric, check)], metric)
+    fitting = newest_alike([run for run in runs if is_evidence(run, metric, cell, check)], metric)
     return (of_one_state(fitting) if metric in RATES else newest_by_model(fitting))[-count:]
 
 

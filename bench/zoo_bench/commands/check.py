@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from zoo_bench.baselines import read_all
+from zoo_bench.baselines import Baseline, read_all
 from zoo_bench.cell import expand
 from zoo_bench.check import Finding, Scope, check_cells
 from zoo_bench.check_formats import HEADS, QUIET, github, junit, lines, markdown
@@ -23,7 +23,8 @@ from zoo_bench.display import plain_table, table_console
 from zoo_bench.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, ConfigError, ZooBenchError, nearest
 from zoo_bench.findings import Told, as_json, exit_code, merged, summary, tell
 from zoo_bench.interrupts import Interrupted
-from zoo_bench.rules import METRICS, RATES
+from zoo_bench.provenance import MachineKey
+from zoo_bench.rules import METRICS, RATES, Metric
 from zoo_bench.runs import Summary
 from zoo_bench.session import Asked, Session
 
@@ -55,13 +56,14 @@ def check(
         begun_after_s = 0.0 if max_age_h is None else time.time() - max_age_h * HOUR_S
         here = None if max_age_h is None else session.machine_key
         scope = Scope(session.profile, begun_after_s, ap_only, metric, here, session.only_machine)
-        findings = _findings(session, scope)
-        _warn_of_gone(session)
+        baselines = read_all(session.store.root)
+        findings = _findings(session, scope, baselines)
+        _warn_of_gone(session, baselines)
         interrupted = False
         if confirm:
             interrupted = _confirm(session, findings, confirm)
             session = Session.open(asked)
-            findings = _kept(findings, _findings(session, scope))
+            findings = _kept(findings, _findings(session, scope, baselines))
         told = tell(findings, session.runs, session.profile, session.name)
         _print(told, every=outputs.every)
     if outputs.annotations:
@@ -94,13 +96,12 @@ def _refuse(metric: str | None, outputs: Outputs, *, ap_only: bool, confirm: int
 
 def _kept(before: Sequence[Finding], after: Sequence[Finding]) -> list[Finding]:
     """Return what is found after reruns; what they could not confirm since they failed stays accused."""
-    accused = {(one.cell_id, one.machine, one.metric): one for one in before if one.verdict == "regressed"}
-    return [
-        accused.get((one.cell_id, one.machine, one.metric), one)
-        if one.verdict in ("missing", "not_comparable")
-        else one
-        for one in after
-    ]
+    accused = {_what(one): one for one in before if one.verdict == "regressed"}
+    return [accused.get(_what(one), one) if one.verdict in ("missing", "not_comparable") else one for one in after]
+
+
+def _what(finding: Finding) -> tuple[str, MachineKey | None, Metric]:
+    return finding.cell_id, finding.machine, finding.metric
 
 
 @contextmanager
@@ -116,15 +117,14 @@ def _unheard(on_github: bool) -> Iterator[None]:
             print(f"::{token}::", flush=True)
 
 
-def _findings(session: Session, scope: Scope) -> list[Finding]:
-    baselines = read_all(session.store.root)
+def _findings(session: Session, scope: Scope, baselines: Mapping[MachineKey, Baseline]) -> list[Finding]:
     return check_cells(session.cells, session.runs, baselines, session.matrix.check, scope, session.newest_damaged)
 
 
-def _warn_of_gone(session: Session) -> None:
+def _warn_of_gone(session: Session, baselines: Mapping[MachineKey, Baseline]) -> None:
     """Say which cells were accepted that the matrix has no more: nobody judges them."""
     there = {cell.id for cell in expand(session.matrix, session.profile)}
-    entries = [one for baseline in read_all(session.store.root).values() for one in baseline.accepted]
+    entries = [one for baseline in baselines.values() for one in baseline.accepted]
     gone = {one.cell_id for one in entries if one.profile == session.profile} - there
     if gone:
         session.warn(f"zoo-bench: accepted once, and not in the matrix now: {', '.join(sorted(gone))}")
