@@ -288,3 +288,9 @@ def test_what_is_known_from_little_is_held_to_more() -> None:
 def test_the_accepted_model_is_held_to_what_was_accepted_and_not_to_last_month() -> None:
     rule = rule_of("box_ap", Check(), same_model=True)
     assert judged([*[0.0004] * 40, 0.0007], rule)[-1].direction == "regressed"
+
+
+def test_a_night_that_a_later_one_accuses_too_says_nothing_of_what_is_normal() -> None:
+    """Soon after something was accepted: the first night is not enough, and must not excuse those after it."""
+    assert [one.direction for one in judged([0.0488] * 6)] == ["unchanged"] + ["regressed"] * 5
+    assert judged([0.0488] * 6)[-1].since == 0

@@ -121,13 +121,13 @@ class Course:
     ) -> None:
         self._rule = rule
         self._accepted = median(accepted)
-        self._distances = _distances_of(rule, earlier)
         # Several accepted runs tell as much as so many nights, of the level and of the spread.
         self._values = list(accepted)
         self._errors = [error] * len(accepted)
         self._normal = list(range(len(accepted)))
         self._level_error = error
-        self._distances += _scatter(accepted)
+        self._known = [*_distances_of(rule, earlier), *_scatter(accepted)]
+        self._distances: dict[int, float] = {}  # of the nights since, by their place
         self._spreads = [self._spread_now()] * (len(accepted) + 1)  # what was known before each night, and is now
         self._first = self._settled = len(accepted)
         self._open: Judgement | None = None
@@ -137,7 +137,7 @@ class Course:
     @property
     def distances(self) -> list[float]:
         """How far each night was from the middle of those around it."""
-        return self._distances
+        return [*self._known, *self._distances.values()]
 
     def look(self, night: Night) -> Judgement:
         """Judge a night that comes next, without taking it in."""
@@ -159,7 +159,7 @@ class Course:
         place = len(self._values)
         middle = self._middle(judged, place)
         if middle is not None:
-            self._distances.append(abs(night.values[0] - middle))
+            self._distances[place] = abs(night.values[0] - middle)
         self._spreads.append(self._spread_now())
         self._values.append(night.value)
         self._errors.append(night.error)
@@ -172,8 +172,19 @@ class Course:
     def _accuse(self, judged: Judgement, place: int) -> None:
         if self._open is None or self._open.direction != judged.direction:
             self._bad = list(range(place + 1 - judged.beyond, place))
+            self._take_back(self._bad)
         self._bad.append(place)
         self._open, self._quiet = judged, []
+
+    def _take_back(self, places: Sequence[int]) -> None:
+        """Let nights that are accused afterwards, together with a later one, say nothing of what is normal."""
+        if not places:
+            return
+        self._hold_normal([place for place in self._normal if place not in places])
+        for place in places:
+            self._distances.pop(place, None)
+        after = len(self._spreads) - places[0] - 1
+        self._spreads[places[0] + 1 :] = [self._spread_now()] * after
 
     def _pass_over(self, place: int) -> None:
         """Take in that nothing was said against a night."""
@@ -192,8 +203,11 @@ class Course:
 
     def _settle(self, places: Sequence[int]) -> None:
         if self._rule.chance:
-            self._normal += places
-            self._level_error = median(self._errors[place] for place in self._normal[-REFERENCE:])
+            self._hold_normal([*self._normal, *places])
+
+    def _hold_normal(self, places: list[int]) -> None:
+        self._normal = places
+        self._level_error = median(self._errors[place] for place in places[-REFERENCE:])
 
     def _middle(self, judged: Judgement, place: int) -> float | None:
         """Return the middle of what is around a night: the level, or accused nights; None for the first of those."""
@@ -261,7 +275,7 @@ class Course:
         return median(self._values[place] for place in places), nights
 
     def _spread_now(self) -> float:
-        seen, weight = self._distances[-REMEMBERED:], self._rule.weight
+        seen, weight = self.distances[-REMEMBERED:], self._rule.weight
         total = weight * self._rule.expected
         if seen:
             farthest = FARTHEST * median(seen)
