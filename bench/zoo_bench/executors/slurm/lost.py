@@ -62,7 +62,9 @@ def lost(slot: Slot, runs: Sequence[Summary], end: End) -> Lost | None:
         code = ended.exit_code
         return Lost("failed", f"{_job(slot, started, end)}: zoo-bench ended with exit code {code}{told}")
     how = end.state or "gone from Slurm's memory"
-    details = [f"exit code {end.exit_code}" if end.exit_code not in ("", "0:0") else "", end.reason]
+    # Of a job that never began Slurm goes on to tell what it waited for.
+    reason = f"it waited: {end.reason}" if end.reason and not started else end.reason
+    details = [f"exit code {end.exit_code}" if end.exit_code not in ("", "0:0") else "", reason]
     why = ", ".join(filter(None, details))
     when = "" if started else " before it had begun"
     return Lost(
