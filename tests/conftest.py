@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ from zoo_bench.recipe import merge
 from zoo_bench.record import Record
 from zoo_bench.store import Store
 
-if TYPE_CHECKING:  # it builds on this module
+if TYPE_CHECKING:  # they build on this module
+    from nights import Nightly
     from node_zoo import NodeZoo
 
 # Tests that install something must work in a bare environment too, as zoo-bench itself does.
@@ -126,6 +128,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     done = zoo.call("run")
     assert done.returncode == 0, done.stderr
     return zoo
+
+
+@pytest.fixture
+def nightly(finished: Zoo, tmp_path: Path) -> Nightly:
+    """Makes a workspace of nights in which nothing changed."""
+    from nights import quiet_nights
+
+    return partial(quiet_nights, finished, tmp_path)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,17 @@ from conftest import Zoo
 
 from zoo_bench.cell import digest
 from zoo_bench.evaluate import CocoScores
+from zoo_bench.measurements import Interval
 from zoo_bench.record import Record
 from zoo_bench.revision import Revision
 from zoo_bench.store import Store
 
 MASK, RETINANET = "fake/mask-rcnn_r50_fpn_1x_shapes", "fake/retinanet_r50_fpn_1x_shapes"
 DAY_S = 86_400.0
+AP_SPREAD = (0.0, 0.001, -0.001, 0.002, -0.002)
+"""Of five seeds."""
+Nightly = Callable[..., Zoo]
+"""Makes a workspace of nights in which nothing changed, as `quiet_nights`."""
 FIRST_NIGHT_S = 1_790_000_000.0
 
 
@@ -92,3 +98,12 @@ def findings(zoo: Zoo, *arguments: str) -> tuple[int, dict[tuple[str, str], dict
     done = zoo.call("check", "--json", str(file), *arguments)
     told = json.loads(file.read_text())
     return done.returncode, {(one["cell"], one["metric"]): one for one in told}
+
+
+def inexact(record: Record) -> Record:
+    """A record whose s/iter is known to 40 % only."""
+    train = record.measurements.train
+    assert train is not None
+    interval = Interval(low=train.mean_s * 0.6, high=train.mean_s * 1.4)
+    measurements = record.measurements.model_copy(update={"train": train.model_copy(update={"interval": interval})})
+    return record.model_copy(update={"measurements": measurements})

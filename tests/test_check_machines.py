@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from typing import Any
 
 import pytest
 from conftest import Zoo
-from nights import DAY_S, FIRST_NIGHT_S, RETINANET, add, findings, first, night, quiet_nights
+from nights import DAY_S, FIRST_NIGHT_S, MASK, RETINANET, add, findings, first, night, quiet_nights
 
 ELSEWHERE: dict[str, Any] = {"machine": {"name": "elsewhere", "cpu": "A CPU", "gpus": []}}
 ONLY = ("--select", RETINANET)
@@ -50,6 +51,19 @@ def test_the_nights_of_another_machine_are_not_missed_here(shared: Zoo) -> None:
     assert findings(shared, *ONLY, "--max-age", str(hours))[0] == 3
 
 
+def test_another_machine_in_the_midst_of_its_night_misses_nothing(shared: Zoo) -> None:
+    """It has run one cell of two, and is at the other one; nobody but its own check knows when it should be done."""
+    add(shared, *(night(first(shared, MASK), number, **ELSEWHERE) for number in (18, 19)))
+    assert shared.call("accept", "--why", "too", "--machine", "elsewhere", "--select", MASK).returncode == 0
+    add(shared, *(night(first(shared, cell), 21) for cell in (MASK, RETINANET)))
+    hours = str((time.time() - FIRST_NIGHT_S - 19.5 * DAY_S) / 3600)
+    code, found = findings(shared, "--max-age", hours)
+    assert code == 3, "what it has run is judged"
+    assert {one["verdict"] for (cell, _), one in found.items() if cell == MASK} == {"unchanged"}
+    code, found = findings(shared, "--max-age", hours, "--machine", "elsewhere")
+    assert {one["verdict"] for (cell, _), one in found.items() if cell == MASK} == {"missing"}
+
+
 def test_a_machine_that_accepted_nothing_is_told(shared: Zoo) -> None:
     add(shared, night(first(shared, RETINANET), 22, machine={"name": "a third", "cpu": "A CPU", "gpus": []}))
     done = shared.call("check", *ONLY)
@@ -71,6 +85,18 @@ def test_what_is_accepted_is_of_this_machine_unless_another_is_named(shared: Zoo
     assert shared.call("check", *ONLY, "--machine", "elsewhere").returncode == 3, "not accepted by the way"
     assert shared.call("accept", "--why", "that one", "--machine", "elsewhere", *ONLY).returncode == 0
     assert shared.call("check", *ONLY).returncode == 0
+
+
+def test_what_is_accepted_together_is_of_one_machine(shared: Zoo) -> None:
+    """This machine ran one of the cells: what only the other one ran is not accepted for it by the way."""
+    elsewhere = night(first(shared, MASK), 22, **ELSEWHERE)
+    shutil.rmtree(shared.root / "results" / MASK)
+    add(shared, elsewhere)
+    done = shared.call("accept", "--why", "mine")
+    assert done.returncode == 0, done.stderr
+    assert "none: run on elsewhere: name it with --machine" in " ".join(done.stdout.split())
+    (accepted,) = [line for line in done.stderr.splitlines() if "accepted in" in line]
+    assert accepted.startswith("zoo-bench: 1 cell ")
 
 
 def _nights_of_levels(text: str) -> list[str]:

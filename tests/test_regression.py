@@ -294,3 +294,39 @@ def test_a_night_that_a_later_one_accuses_too_says_nothing_of_what_is_normal() -
     """Soon after something was accepted: the first night is not enough, and must not excuse those after it."""
     assert [one.direction for one in judged([0.0488] * 6)] == ["unchanged"] + ["regressed"] * 5
     assert judged([0.0488] * 6)[-1].since == 0
+
+
+def test_one_odd_night_to_the_other_side_ends_no_accusation() -> None:
+    values = [value + 0.05 * (place >= 60) for place, value in enumerate(quiet(90))]
+    values[70] = -0.08
+    told = judged(values)
+    assert told[70].direction == "unchanged"
+    assert {one.direction for one in told[71:]} == {"regressed"}
+    assert {one.since for one in told[71:]} == {60}
+    values[71] = -0.08
+    assert judged(values)[71].direction == "improved", "of two in a row it is told"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_left_after_a_mend_is_not_accused_where_it_is_nobodys_worry(seed: int) -> None:
+    """Two percent were accused, and one of them was mended: nights are as near to the accused ones as to the level."""
+    steps = [0.0] * 60 + [0.02] * 30 + [0.009] * 30
+    told = judged(value + step for value, step in zip(quiet(120, seed, 0.002), steps, strict=True))
+    assert {one.direction for one in told[62:90]} == {"regressed"}
+    assert {one.direction for one in told[-20:]} == {"unchanged"}
+
+
+def test_a_creep_is_said_also_after_a_lucky_night() -> None:
+    """It is more than was accepted may become, and too slow for every window."""
+    values = [value + 0.005 * place / 7 for place, value in enumerate(quiet(200))]
+    first = accused(values)[0]
+    values[first + 20] -= 0.06
+    told = judged(values)
+    assert told[first + 20].direction == "unchanged"
+    assert {one.direction for one in told[first + 21 : first + 26]} == {"regressed"}
+
+
+def test_what_was_accused_before_is_not_worth_reruns_every_night() -> None:
+    told = judged(value + 0.06 * (place >= 60) for place, value in enumerate(quiet(90)))
+    assert [one.suspicious for one in told[60:64]] == [True, False, False, False]
+    assert sum(one.suspicious for one in told[64:]) <= 1

@@ -30,6 +30,7 @@ from zoo_bench.runs import Runs, Summary
 from zoo_bench.units import percent
 
 RECIPE_SHOWN = 3
+ENOUGH = 3  # runs of a night, of which one that is odd moves the middle no more
 Verdict: TypeAlias = Literal["improved", "unchanged", "regressed", "missing", "not_comparable"]
 
 
@@ -123,6 +124,8 @@ def check_cells(
             # What others have measured there lately was asked of this cell too.
             expected = phases.get(machine, frozenset()) if machine else frozenset[str]().union(*phases.values())
             for metric in _asked(cell, scope):
+                if machine in phases and _is_to_come(metric, here, machine, scope):
+                    continue
                 case = _Case(cell, metric, here, every, accepted, rules, scope, unread)
                 found += [replace(one, machine=machine) for one in case.findings(expected)]
     return found
@@ -144,13 +147,19 @@ def _machines(
 ) -> list[MachineKey | None]:
     """Return the machines on which a cell is judged: those that accepted it, and the newest run's.
 
-    Where it is asked what is late, machines that ran nothing at all are not: their nights are another time.
+    Where it is asked what is late, machines that ran nothing at all lately are not: their nights are another time.
     """
     if scope.ap_only:
         return [None] if mine else []
     ran = [key for key in dict.fromkeys(run.machine for run in reversed(mine)) if not lately or key in lately]
     accepted = [key for key in ran if key in baselines and baselines[key].runs_of(cell.id)]
     return list(dict.fromkeys([*ran[:1], *accepted])) or [run.machine for run in mine[-1:]]
+
+
+def _is_to_come(metric: Metric, runs: Sequence[Summary], machine: MachineKey | None, scope: Scope) -> bool:
+    """Tell whether another machine, in the midst of its night, has not measured this yet: its own check asks for it."""
+    lately = (run for run in runs if run.started_unix_s >= scope.begun_after_s)
+    return machine != (scope.machine or scope.here) and not any(MEASURED_IN[metric] in run.phases for run in lately)
 
 
 def accepted_for(
@@ -199,10 +208,12 @@ class _Case:
         last = night[-1]
         if self.damaged > last.run_id:  # whatever it held, the night before must not stand for it
             return Finding(self.cell.id, self.metric, "missing", f"the record of run {self.damaged} cannot be read")
-        run = next((one for one in reversed(night) if counts(one, self.metric, self.cell)), last)
+        run = next(filter(self._counts, reversed(night)), last)
         found = self._found(run)
-        # A rerun that failed takes back no regression, and is no reason to call the cell unchanged.
-        return found if found.verdict == "regressed" or run is last else self._found(last)
+        # A rerun that failed takes back no regression, and is no reason to call the cell unchanged; of enough others it
+        # takes nothing away.
+        stands = run is last or found.verdict == "regressed" or found.tonight >= ENOUGH
+        return found if stands else self._found(last)
 
     def _found(self, run: Summary) -> Finding:
         problem, spoiled = self._missing(run)

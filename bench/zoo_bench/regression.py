@@ -17,8 +17,10 @@ larger is worse and differences mean the same everywhere (log of seconds, AP wit
 4. **Creep.** What no window sees, since it is too slow: the week's nights may be `creep` worse than what was accepted.
 5. **Standing.** Once accused, another question is asked: is a night nearer to the accused ones than to the level before
    them? Then it is accused too. Meanwhile the level stays, or the luckiest of the slow nights would become normal one
-   by one. `FORGOTTEN` nights in a row that are nearer to the level end the accusation, and are normal. A level of fewer
-   than `WELL_KNOWN` nights is not held on to: what was accepted may be the odd one.
+   by one. `FORGOTTEN` nights in a row that are nearer to the level end the accusation, and are normal; so do those in
+   which so little is left that nobody would be accused of it. A night that is far out to the other side is one of
+   these, unless there are two. A level of fewer than `WELL_KNOWN` nights is not held on to: what was accepted may be
+   the odd one.
 
 Constants are chosen with benchmarks/detection_truth.py, on histories that its table is not made with.
 """
@@ -42,7 +44,8 @@ MEDIAN = 1.6  # variance of a median over that of a mean, for normal values abou
 WITHIN = 2.4
 # Nights in a row that are quiet, after which an accusation is over: chance may hide one or two.
 FORGOTTEN = 3
-WELL_KNOWN = 14
+WELL_KNOWN = 4
+SMALL = 0.8  # times the smallest change that is accused: an accusation is over where less is left
 WINDOWS: Mapping[int, float] = {1: 4.7, 2: 2.4, 7: 2.4}
 
 
@@ -90,7 +93,8 @@ class Judgement:
     Those are the newest ones; of an accusation that stands, those that were accused, and this one. `limit`: how far
     they may be apart. `chance`: 95 % of such differences are within it when nothing has changed.
     `beyond`: how many of the newest nights there are from the first one that was too far on. `suspicious`: a second run
-    is worth its time. `since`: the first of the accused nights that this one continues.
+    is worth its time, which it is not where the night before says the same. `since`: the first of the accused nights
+    that this one continues.
     """
 
     direction: Direction
@@ -145,13 +149,20 @@ class Course:
         found = [self._window(values, errors, width) for width in self._rule.windows]
         if self._rule.creep is not None:
             found.append(self._crept(values, errors, self._rule.creep))
-        told = next((one for one in found if one.direction != "unchanged"), found[0])
+        accused = [one for one in found if one.direction != "unchanged" and not self._is_odd(one)]
+        told = accused[0] if accused else replace(found[0], direction="unchanged")
         if told.direction == "unchanged" and self._open is not None and self._stands(self._open):
             told = self._standing(self._open, night, told)
-        suspicious = told.direction != "unchanged" or found[0].change > self._rule.suspicion * self._spreads[-1]
+        goes_on = self._open is not None and told.direction == self._open.direction
+        far = told.direction != "unchanged" or found[0].change > self._rule.suspicion * self._spreads[-1]
         first = len(self._values) - self._first + 1 - told.beyond
-        since = self._open.since if self._open and self._open.direction == told.direction else first
-        return replace(told, suspicious=suspicious, since=since)
+        since = self._open.since if self._open and goes_on else first
+        return replace(told, suspicious=far and not goes_on, since=since)
+
+    def _is_odd(self, told: Judgement) -> bool:
+        """Tell whether a single night lies on the other side of the level than those that are accused."""
+        open_ = self._open if self._rule.chance else None
+        return open_ is not None and told.direction != open_.direction and told.window == 1
 
     def add(self, night: Night) -> Judgement:
         """Judge a night and take it in."""
@@ -224,11 +235,17 @@ class Course:
         """Tell whether a night is nearer to those that are accused than to the level before them."""
         bad = [self._values[one] for one in self._bad[-max(self._rule.windows) :]]
         side = math.copysign(1, median(bad) - open_.before)
-        if (night.value - (open_.before + median(bad)) / 2) * side <= 0:
+        if (night.value - (open_.before + median(bad)) / 2) * side <= 0 or self._is_small(open_, night):
             return told
         around = [*bad, night.value]
         chance = self._rule.within * self._error([night.error], open_.before_nights, len(around), self._spreads[-1])
         return replace(open_, after=median(around), window=len(around), chance=chance, beyond=1)
+
+    def _is_small(self, open_: Judgement, night: Night) -> bool:
+        """Tell whether what is left of an accusation, by the nights of a week, would be accused of nobody."""
+        begin = max(self._first + open_.since, len(self._values) + 1 - max(self._rule.windows))
+        lately = median([*self._values[begin:], night.value])
+        return abs(lately - open_.before) < SMALL * self._rule.least
 
     def _window(self, values: Sequence[float], errors: Sequence[float], width: int) -> Judgement:
         """Compare the newest nights with the level before them."""
@@ -240,7 +257,9 @@ class Course:
         """Compare the nights of the longest window with what was accepted."""
         width = max(self._rule.windows)
         nights = min(self._first, self._rule.together)
-        return self._against(self._accepted, nights, self._newest(values, width), errors, width, least)
+        # Also those before an accusation was over: one lucky night among slow ones ends nothing that creeps.
+        newest = values[max(len(values) - width, self._first) :]
+        return self._against(self._accepted, nights, newest, errors, width, least)
 
     def _against(
         self,

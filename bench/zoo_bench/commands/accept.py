@@ -15,7 +15,7 @@ from zoo_bench.display import plain_table, table_console
 from zoo_bench.errors import EXIT_OK, ConfigError
 from zoo_bench.matrix import Check
 from zoo_bench.nights import is_evidence, newest_alike, newest_by_model, of_one_state
-from zoo_bench.provenance import MachineKey
+from zoo_bench.provenance import MachineKey, machine_text
 from zoo_bench.revision import git
 from zoo_bench.rules import METRICS, RATES, Metric
 from zoo_bench.runs import Summary
@@ -30,34 +30,33 @@ def accept(asked: Asked, *, why: str, by: str | None, count: int) -> int:
     reason = _text("--why", why)
     name = _user(session.workspace.root) if by is None else _text("--by", by)
     today = time.strftime("%Y-%m-%d", time.gmtime())
-    accepted: dict[MachineKey, list[Accepted]] = {}
+    machine = _machine(session)
+    accepted: list[Accepted] = []
     chosen: dict[str, dict[Metric, list[Summary]]] = {}
     for cell in session.cells:
-        runs = [run for run in session.runs.of(cell.id).summaries if run.profile == session.profile and run.measured]
-        here = _of_one_machine(runs, session)
+        here = [run for run in _runs(session, cell) if run.machine == machine]
         by_metric = {one: found for one in METRICS if (found := _chosen(cell, here, one, count, session.matrix.check))}
         for metrics, ids in _grouped(by_metric):
             entry = Accepted(
                 cell_id=cell.id, profile=session.profile, metrics=metrics, runs=ids, by=name, why=reason, on=today
             )
-            accepted.setdefault(here[-1].machine, []).append(entry)
+            accepted.append(entry)
         if by_metric:
             chosen[cell.id] = by_metric
             timed = [runs for metric, runs in by_metric.items() if metric in RATES]  # a model may be one, however often
             fewest = min(map(len, timed or by_metric.values()))
             if fewest < count:
                 session.warn(f"zoo-bench: {cell.id}: {fewest} of {count} runs: no more can stand for one value")
-    if not accepted:
+    if machine is None or not accepted:
         raise ConfigError(
             f"profile {session.profile}: none of these cells has a run that could be accepted",
             "zoo-bench status shows how they ended; zoo-bench run first",
         )
-    for machine, entries in accepted.items():
-        baseline = session.baseline(machine).accepting(entries)
-        baseline.write()
-        cells = len({one.cell_id for one in entries})
-        session.warn(f"zoo-bench: {cells} cell{'s' if cells > 1 else ''} accepted in {baseline.path}")
-    _print(session, chosen)
+    baseline = session.baseline(machine).accepting(accepted)
+    baseline.write()
+    cells = len({one.cell_id for one in accepted})
+    session.warn(f"zoo-bench: {cells} cell{'s' if cells > 1 else ''} accepted in {baseline.path}")
+    _print(session, chosen, machine)
     return EXIT_OK
 
 
@@ -71,12 +70,16 @@ def _text(option: str, given: str) -> str:
     return text
 
 
-def _of_one_machine(runs: Sequence[Summary], session: Session) -> list[Summary]:
-    """Return the runs of the machine that was named, else of this one, else of the one that made the newest."""
-    named = session.only_machine
-    machines = [named] if named else [session.machine_key, *(run.machine for run in runs[-1:])]
-    by_machine = ([run for run in runs if run.machine == machine] for machine in machines)
-    return next(filter(None, by_machine), [])
+def _runs(session: Session, cell: Cell) -> list[Summary]:
+    return [run for run in session.runs.of(cell.id).summaries if run.profile == session.profile and run.measured]
+
+
+def _machine(session: Session) -> MachineKey | None:
+    """Return the machine that was named, else this one if it ran any of the cells, else the one of the newest run."""
+    runs = [run for cell in session.cells for run in _runs(session, cell)]
+    if session.only_machine or any(run.machine == session.machine_key for run in runs):
+        return session.only_machine or session.machine_key
+    return max(runs, key=lambda run: run.run_id).machine if runs else None
 
 
 def _chosen(cell: Cell, runs: Sequence[Summary], metric: Metric, count: int, check: Check) -> list[Summary]:
@@ -96,7 +99,7 @@ def _grouped(by_metric: Mapping[Metric, Sequence[Summary]]) -> list[tuple[tuple[
     return [(tuple(metrics), ids) for ids, metrics in found.items()]
 
 
-def _print(session: Session, chosen: Mapping[str, Mapping[Metric, Sequence[Summary]]]) -> None:
+def _print(session: Session, chosen: Mapping[str, Mapping[Metric, Sequence[Summary]]], machine: MachineKey) -> None:
     table = plain_table()
     table.add_column("cell", overflow="fold")
     for metric in METRICS:
@@ -106,9 +109,15 @@ def _print(session: Session, chosen: Mapping[str, Mapping[Metric, Sequence[Summa
         by_metric = chosen.get(cell.id, {})
         figures = [_figures(by_metric.get(metric, ()), metric) for metric in METRICS]
         ids = sorted({run.run_id for runs in by_metric.values() for run in runs})
-        named = ", ".join(ids) or "none: no run to accept"
+        named = ", ".join(ids) or _why_none(session, cell, machine)
         table.add_row(Text(session.name(cell.id)), *figures, Text(named))
     table_console().print(table)
+
+
+def _why_none(session: Session, cell: Cell, machine: MachineKey) -> str:
+    elsewhere = {machine_text(run.machine) for run in _runs(session, cell) if run.machine != machine}
+    ran = f"run on {' and '.join(sorted(elsewhere))}: name it with --machine" if elsewhere else "no run to accept"
+    return f"none: {ran}"
 
 
 def _figures(runs: Sequence[Summary], metric: Metric) -> str:
