@@ -131,7 +131,7 @@ def test_nothing_is_lost_in_a_restart_a_preemption_and_a_killed_job(fleet: Zoo, 
             "slurm": {"max_running": 2, "partition": "one"},
         }
     )
-    long(fleet, iteration_s=0.1)
+    long(fleet)
     first = start(fleet)
     until(lambda: trained(fleet), fleet)
     first.kill()
@@ -140,7 +140,8 @@ def test_nothing_is_lost_in_a_restart_a_preemption_and_a_killed_job(fleet: Zoo, 
 
     second = start(fleet)
     until(lambda: "found again" in said(fleet), fleet)
-    until(lambda: len(running(cluster)) == 2, fleet)
+    # One that has not begun leaves no record of its preemption.
+    until(lambda: len(running(cluster)) == 2 and begun(fleet, cluster), fleet)
     whole_node = ("--nodelist=zoo1", "--gres=gpu:8", "--output=/dev/null", "--wrap=sleep 1")
     cluster.call("sbatch", "--partition=urgent", *whole_node)
     until(lambda: "interrupted" in [record.status for record in fleet.records], fleet)
