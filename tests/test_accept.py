@@ -164,3 +164,28 @@ def test_nothing_to_accept_is_told(zoo: Zoo) -> None:
     done = zoo.call("accept", "--why", "eager")
     assert done.returncode == 2
     assert "none of these cells has a run" in done.stderr
+
+
+def test_what_is_accepted_at_once_is_all_kept(nightly: Nightly) -> None:
+    zoo = nightly(0)
+    commands = [zoo.command("accept", "--why", "at once", "--select", cell) for cell in (MASK, RETINANET)]
+    for _ in range(3):
+        both = [
+            subprocess.Popen(command, cwd=zoo.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            for command in commands
+        ]
+        assert [one.communicate() and one.returncode for one in both] == [0, 0]
+        (file,) = (zoo.root / "results" / "baselines").glob("*.json")
+        assert [one["why"] for one in json.loads(file.read_text())["accepted"]] == ["at once"] * 2
+        assert zoo.call("accept", "--why", "again").returncode == 0
+
+
+def test_what_is_accepted_is_shown_beside_what_was(nightly: Nightly) -> None:
+    zoo = nightly(0)
+    same = {"revision": Revision(commit=commit(1), dirty=False)}
+    add(zoo, *(night(first(zoo, MASK), number, slower=2.0, **same) for number in (1, 2)))
+    done = zoo.call("accept", "--why", "two", "--runs", "2", "--select", MASK)
+    assert "was 0.0" in done.stdout
+    assert "in place of" not in done.stderr
+    done = zoo.call("accept", "--why", "one", "--select", MASK)
+    assert "1 in place of 2 runs" in done.stderr

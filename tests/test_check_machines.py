@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from typing import Any
@@ -64,6 +65,30 @@ def test_another_machine_in_the_midst_of_its_night_misses_nothing(shared: Zoo) -
     assert {one["verdict"] for (cell, _), one in found.items() if cell == MASK} == {"missing"}
 
 
+def test_what_another_machine_has_not_evaluated_yet_is_to_come(shared: Zoo) -> None:
+    timed = {"phases": ("train",), "phases_done": ("train",)}
+    add(shared, night(first(shared, RETINANET), 21.1, **ELSEWHERE, **timed))
+    hours = str((time.time() - FIRST_NIGHT_S - 21.05 * DAY_S) / 3600)
+    _, found = findings(shared, *ONLY, "--max-age", hours, "--machine", "elsewhere")
+    assert found[RETINANET, "box_ap"]["verdict"] == "missing"
+    findings(shared, *ONLY, "--max-age", hours)
+    told = json.loads((shared.root / "check.json").read_text())
+    there = {one["metric"] for one in told if one["machine"] == ELSEWHERE["machine"]}
+    assert there == {"s_per_iter", "memory"}
+    _, found = findings(shared, *ONLY, "--max-age", hours, "--ap-only")
+    assert found[RETINANET, "box_ap"]["verdict"] == "missing", "where any machine will do nobody else asks for it"
+
+
+def test_a_machine_is_known_by_its_parts_too(shared: Zoo) -> None:
+    assert shared.call("check", *ONLY, "--machine", "a cpu").returncode == 3
+
+
+def test_a_run_of_the_future_is_named(shared: Zoo) -> None:
+    later = night(first(shared, RETINANET), 5000)
+    add(shared, later)
+    assert f"run {later.run_id} began in the future" in shared.call("check", *ONLY).stderr
+
+
 def test_a_machine_that_accepted_nothing_is_told(shared: Zoo) -> None:
     add(shared, night(first(shared, RETINANET), 22, machine={"name": "a third", "cpu": "A CPU", "gpus": []}))
     done = shared.call("check", *ONLY)
@@ -85,6 +110,25 @@ def test_what_is_accepted_is_of_this_machine_unless_another_is_named(shared: Zoo
     assert shared.call("check", *ONLY, "--machine", "elsewhere").returncode == 3, "not accepted by the way"
     assert shared.call("accept", "--why", "that one", "--machine", "elsewhere", *ONLY).returncode == 0
     assert shared.call("check", *ONLY).returncode == 0
+
+
+def test_of_machines_that_are_not_this_one_the_newest_runs_are_accepted(shared: Zoo) -> None:
+    machines = [{"name": name, "cpu": "A CPU", "gpus": []} for name in ("a third", "a fourth")]
+    shutil.rmtree(shared.root / "results" / RETINANET)
+    record = first(shared, MASK).model_copy(update={"cell_id": RETINANET})
+    add(shared, *(night(record, 30 + number, machine=machine) for number, machine in enumerate(machines)))
+    done = shared.call("accept", "--why", "theirs", *ONLY)
+    assert "a-fourth" in done.stderr
+
+
+def test_runs_elsewhere_are_named_where_nothing_here_can_be_accepted(shared: Zoo) -> None:
+    shutil.rmtree(shared.root / "results" / MASK)
+    failed = {"status": "quarantined", "cell_id": MASK}
+    add(shared, night(first(shared, RETINANET), 22).model_copy(update=failed))
+    add(shared, night(first(shared, RETINANET), 23, **ELSEWHERE).model_copy(update={"cell_id": MASK}))
+    done = shared.call("accept", "--why", "mine", "--select", MASK)
+    assert done.returncode == 2
+    assert "--machine elsewhere" in done.stderr
 
 
 def test_what_is_accepted_together_is_of_one_machine(shared: Zoo) -> None:

@@ -7,9 +7,11 @@ import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
 
-from nights import MASK, RETINANET, Nightly, add, commit, first, night
+from conftest import Zoo
+from nights import MASK, RETINANET, Nightly, add, commit, findings, first, night
 
 from zoo_bench.measurements import Measurements
+from zoo_bench.revision import Revision
 
 
 def test_every_report_says_what_to_run_and_junit_tells_all(nightly: Nightly) -> None:
@@ -107,3 +109,43 @@ def test_names_of_files_and_machines_begin_no_line(nightly: Nightly) -> None:
     done = zoo.call("check", "--github")
     assert done.returncode == 2
     assert not any(line.startswith("::error") for line in done.stderr.splitlines())
+
+
+def test_why_a_cell_failed_is_said_with_its_log(nightly: Nightly) -> None:
+    zoo = nightly(1)
+    nothing = {
+        "phases_done": (),
+        "measurements": Measurements(),
+        "status": "failed",
+        "reason": "CUDA out of\n::error::x",
+    }
+    failed = night(first(zoo, MASK), 2, **nothing)
+    add(zoo, failed)
+    page = zoo.root / "page.md"
+    done = zoo.call("check", "--select", MASK, "--markdown", str(page), "--github")
+    assert done.returncode == 1
+    for text in (done.stdout, page.read_text()):
+        assert f"failed in run {failed.run_id}: CUDA out of" in " ".join(text.split())
+        assert f"log: {failed.files['log']}" in text
+    assert not any(line.startswith("::error::x") for line in done.stdout.splitlines())
+
+
+def test_what_can_be_compared_with_nothing_is_to_be_accepted(finished: Zoo) -> None:
+    done = finished.call("check", "--select", MASK, "--github")
+    assert done.returncode == 4
+    assert done.stdout.count(f"to accept it: zoo-bench accept --profile quick --select {MASK} --why ...") == 2
+
+
+def test_changes_beside_a_commit_are_told_from_the_commit(nightly: Nightly) -> None:
+    zoo = nightly()
+    dirty = Revision(commit=commit(30), dirty=True)
+    add(zoo, night(first(zoo, MASK), 31, slower=1.2, revision=dirty), night(first(zoo, RETINANET), 31))
+    same = commit(30)[:12]
+    assert f"since commit {same} with changes (last good: {same})" in " ".join(zoo.call("check").stdout.split())
+
+
+def test_how_it_moved_is_told_of_the_run_in_the_middle(nightly: Nightly) -> None:
+    zoo = nightly()
+    add(zoo, *(night(first(zoo, MASK), 31 + more / 100, slower=slower) for more, slower in enumerate((1.2, 1.21, 1.0))))
+    _, found = findings(zoo, "--select", MASK)
+    assert found[MASK, "s_per_iter"]["moved"].startswith("iterations: the fast tenth +20")

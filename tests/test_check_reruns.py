@@ -34,18 +34,24 @@ def test_a_cell_that_failed_tonight_is_not_unchanged_since_it_ran_before(nightly
     add(zoo, good, good.model_copy(update={**later, **nothing}), night(first(zoo, RETINANET), 31))
     code, found = findings(zoo)
     assert code == 1
-    assert found[MASK, "s_per_iter"]["reason"] == "failed in run 20261030T000000.000Z-ffff"
+    assert found[MASK, "s_per_iter"]["reason"] == "failed in run 20261030T000000.000Z-ffff: it broke"
 
 
 @pytest.mark.parametrize("spoiled", ["failed", "inexact"])
-def test_a_rerun_that_tells_nothing_takes_nothing_from_three_that_do(nightly: Nightly, spoiled: str) -> None:
+@pytest.mark.parametrize(("good", "verdict"), [(3, "unchanged"), (2, "missing")])
+def test_a_rerun_that_tells_nothing_takes_nothing_from_three_that_do(
+    nightly: Nightly, spoiled: str, good: int, verdict: str
+) -> None:
     zoo = nightly()
-    reruns = [night(first(zoo, MASK), 31 + more / 100, slower=1.0 if more else 1.2) for more in range(5)]
+    times = [1.2 if good == 3 else 1.0, *[1.0] * good]
+    *reruns, last = (night(first(zoo, MASK), 31 + more / 100, slower=slower) for more, slower in enumerate(times))
     nothing = {"phases_done": (), "measurements": Measurements(), "status": "failed", "reason": "it broke"}
-    reruns[-1] = inexact(reruns[-1]) if spoiled == "inexact" else reruns[-1].model_copy(update=nothing)
-    add(zoo, *reruns)
-    _, found = findings(zoo, "--select", MASK, "--metric", "s_per_iter")
-    assert found[MASK, "s_per_iter"]["verdict"] == "unchanged"
+    add(zoo, *reruns, inexact(last) if spoiled == "inexact" else last.model_copy(update=nothing))
+    _, found = findings(zoo, "--select", MASK)
+    told = {metric: one["verdict"] for (_, metric), one in found.items()}
+    assert told["s_per_iter"] == verdict
+    if spoiled == "failed":
+        assert set(told.values()) == {verdict}, "of every metric"
 
 
 def test_a_rerun_that_fails_takes_no_accusation_back(nightly: Nightly) -> None:

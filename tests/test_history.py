@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 
+import pytest
 from nights import MASK, RETINANET, Nightly, add, commit, first, night
 
 
@@ -56,3 +58,14 @@ def test_history_as_json_names_the_nights_and_the_step(nightly: Nightly) -> None
     done = zoo.call("show", nights[0]["runs"][0], "--history")
     assert done.returncode == 2
     assert f"zoo-bench show {MASK} --history" in done.stderr
+
+
+def test_a_history_is_legible_in_a_narrow_terminal(nightly: Nightly, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # taken for a terminal
+    monkeypatch.setenv("NO_COLOR", "1")
+    zoo = nightly()
+    told = re.sub(r"\x1b\[\d*m", "", zoo.call("show", MASK, "--history").stdout)
+    assert "…" not in told
+    assert commit(0)[:12] in told
+    assert max(map(len, told.splitlines())) <= 60

@@ -275,6 +275,16 @@ def test_a_night_that_is_written_wrong_is_refused_before_anything_runs(
     assert not (clone.root / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [("nope HEAD", "nope: git knows no such commit"), ("HEAD HEAD --metric mask_ap", "finds no masks")],
+)
+def test_a_search_that_could_find_nothing_is_refused(clone: Clone, words: str, said: str) -> None:
+    done = clone.sh(f"python tools/find_commit.py --profile quick {words} {CELL}")
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
 def test_a_search_among_committed_results_ends_too(clone: Clone) -> None:
     assert clone.sh("zoo-bench run && zoo-bench accept --why 'a model'").returncode == 0
     git(clone.root, "add", "--force", "results/baselines", f"results/{CELL}")
@@ -327,6 +337,43 @@ def test_results_that_two_machines_push_are_all_kept(clone: Clone, tmp_path: Pat
     assert not any(str(clone.origin) in file.read_text() for file in logs if file.is_file())
 
 
+def test_a_machine_is_retired_for_good_and_leftovers_are_not_pushed(clone: Clone) -> None:
+    sync = f"tools/sync_results.sh {clone.origin}"
+    (clone.root / "results" / "baselines").mkdir(parents=True)
+    for name in ("a.json", "b.json", ".b.json.k2j3x"):
+        (clone.root / "results" / "baselines" / name).write_text("{}")
+    lock = clone.root / "results" / ".git" / "index.lock"
+    assert clone.sh(sync).returncode == 0
+    git(clone.root / "results", "rm", "--quiet", "baselines/a.json")
+    lock.touch()
+    assert clone.sh(sync).returncode != 0, "somebody may be at it"
+    os.utime(lock, (0, 0))
+    assert clone.sh(sync).returncode == 0
+    assert git(clone.origin, "ls-tree", "-r", "--name-only", "zoo-results") == "baselines/b.json"
+
+
+def test_what_somebody_is_merging_in_results_is_left_to_them(clone: Clone, tmp_path: Path) -> None:
+    sync = ["bash", "-c", f"tools/sync_results.sh {clone.origin}"]
+    other = tmp_path / "other"
+    shutil.copytree(clone.root, other)
+    for root in (clone.root, other):
+        (root / "results").mkdir()
+        (root / "results" / "a.json").write_text(root.name)
+    assert clone.sh(sync[2]).returncode == 0
+    assert subprocess.run(sync, cwd=other, capture_output=True, check=False).returncode == 1
+    results = other / "results"
+    with pytest.raises(subprocess.CalledProcessError):
+        git(results, "pull", "--rebase", str(clone.origin), "zoo-results")
+    (results / "a.json").write_text("by hand")
+    git(results, "add", "a.json")
+    done = subprocess.run(sync, cwd=other, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "in the midst of a merge or rebase" in done.stderr
+    git(results, "-c", "core.editor=true", "rebase", "--continue")
+    assert subprocess.run(sync, cwd=other, check=False).returncode == 0
+    assert git(clone.origin, "show", "zoo-results:a.json") == "by hand"
+
+
 def test_records_are_pushed_whatever_git_is_set_to(clone: Clone, tmp_path: Path) -> None:
     (tmp_path / "ignored").write_text("*.json\n")
     hook = tmp_path / "hooks" / "pre-commit"
@@ -347,7 +394,7 @@ def test_a_repository_that_cannot_be_read_is_no_new_one(clone: Clone, address: s
     done = clone.sh(f"tools/sync_results.sh {address}")
     assert done.returncode == 1
     assert "the repository cannot be read" in done.stderr
-    assert clone.sh("tools/sync_results.sh --help").returncode == 2
+    assert clone.sh("tools/sync_results.sh --helf").returncode == 2
 
 
 def test_the_hosted_workflow_compares_ap_alone(clone: Clone) -> None:

@@ -296,7 +296,7 @@ def test_a_night_that_a_later_one_accuses_too_says_nothing_of_what_is_normal() -
     assert judged([0.0488] * 6)[-1].since == 0
 
 
-def test_one_odd_night_to_the_other_side_ends_no_accusation() -> None:
+def test_one_odd_good_night_ends_no_accusation() -> None:
     values = [value + 0.05 * (place >= 60) for place, value in enumerate(quiet(90))]
     values[70] = -0.08
     told = judged(values)
@@ -305,6 +305,18 @@ def test_one_odd_night_to_the_other_side_ends_no_accusation() -> None:
     assert {one.since for one in told[71:]} == {60}
     values[71] = -0.08
     assert judged(values)[71].direction == "improved", "of two in a row it is told"
+
+
+def test_what_got_better_and_was_not_accepted_hides_no_bad_night() -> None:
+    course = Course(RULE, [0.0])
+    for value in [*quiet(60), *(value - 0.05 for value in quiet(20, 1))]:
+        course.add(Night((value,)))
+    assert course.add(Night((0.3,) * 5)).direction == "regressed"
+
+
+def test_of_one_model_there_is_no_odd_evaluation() -> None:
+    rule = rule_of("box_ap", Check(), same_model=True)
+    assert [one.direction for one in judged([0.001, -0.001], rule)] == ["regressed", "improved"]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -327,6 +339,82 @@ def test_a_creep_is_said_also_after_a_lucky_night() -> None:
 
 
 def test_what_was_accused_before_is_not_worth_reruns_every_night() -> None:
-    told = judged(value + 0.06 * (place >= 60) for place, value in enumerate(quiet(90)))
-    assert [one.suspicious for one in told[60:64]] == [True, False, False, False]
-    assert sum(one.suspicious for one in told[64:]) <= 1
+    values = [value + 0.06 * (place >= 60) for place, value in enumerate(quiet(90))]
+    assert [one.suspicious for one in judged(values)[60:64]] == [True, False, False, False]
+    assert sum(one.suspicious for one in judged(values)[64:]) <= 1
+    odd = judged([*values[:70], 0.001, 0.15])[-1]
+    assert (odd.direction, odd.suspicious) == ("regressed", True), "after a quiet night it is a new accusation"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_step_soon_after_the_accepted_night_does_not_become_normal(seed: int) -> None:
+    found = accused(value + 0.025 * (place >= 4) for place, value in enumerate(quiet(120, seed)))
+    assert sum(place >= 90 for place in found) >= 25
+
+
+@pytest.mark.parametrize("seed", [0, 2, 3, 6, 7])
+def test_an_accepted_run_that_was_the_odd_one_is_not_held_on_to(seed: int) -> None:
+    found = judged(value + 0.035 for value in quiet(60, seed))
+    assert sum(one.direction == "unchanged" for one in found[-20:]) >= 18
+
+
+def after_calm(*values: float) -> list[str]:
+    """What is said after sixty nights that hardly differ: no limit but the smallest change that matters."""
+    return [one.direction for one in judged([*quiet(60, sigma=0.002), *values])[60:]]
+
+
+def test_an_accusation_goes_on_by_the_middle_of_a_week_and_not_by_one_night() -> None:
+    assert after_calm(*[0.02] * 10, 0.0115)[-1] == "regressed"
+    assert after_calm(*[0.02] * 10, *[0.0135] * 10)[-1] == "regressed", "close to the smallest change"
+    assert after_calm(*[0.02] * 10, *[0.0115] * 10)[-1] == "unchanged"
+    assert after_calm(0.022, 0.022, 0.0145)[-1] == "regressed", "nights before it began are no part of it"
+
+
+def test_getting_better_is_said_as_long_as_getting_worse() -> None:
+    assert after_calm(-0.022, -0.022, -0.0145) == ["improved"] * 3
+
+
+def test_a_night_is_held_against_the_accusations_of_a_week_and_not_against_all() -> None:
+    assert after_calm(*[0.1] * 30, *[0.028] * 7, 0.0148)[-1] == "regressed"
+
+
+def test_accusations_too_tell_how_far_nights_are_apart() -> None:
+    wild = judged([0.5 + value for value in quiet(60, sigma=0.03)])
+    assert {one.direction for one in wild} == {"regressed"}
+    assert wild[-1].limit > 2 * wild[0].limit
+
+
+def test_runs_that_were_accepted_together_are_of_one_night() -> None:
+    several = (0.0,) * 5
+    assert judged([0.0], accepted=several)[0].before_nights == 1
+    creeping = judged([0.005 * place / 7 for place in range(200)], accepted=several)
+    first = next(one for one in creeping if one.direction == "regressed")
+    assert (first.before, first.before_nights) == (0.0, 1)
+
+
+def test_a_nights_first_run_tells_how_far_nights_are_apart() -> None:
+    """Only nights that are far out have reruns: the middle of those would make all nights look alike."""
+    course = Course(RULE, [0.0])
+    course.add(Night((0.02, 0.0, 0.0)))
+    assert course.distances == [pytest.approx(0.02)]
+
+
+def test_of_two_nights_the_less_exact_one_counts() -> None:
+    def after(error: float) -> str:
+        course = Course(RULE, [0.0])
+        for value in quiet(30):
+            course.add(Night((value,)))
+        course.add(Night((0.023,), error))
+        return course.add(Night((0.023,), 0.001)).direction
+
+    assert (after(0.001), after(0.03)) == ("regressed", "unchanged")
+
+
+def test_an_early_accusation_that_is_over_leaves_each_night_counted_once() -> None:
+    told = judged([0.1, *[0.0] * 5])
+    assert [one.direction for one in told] == ["regressed"] + ["unchanged"] * 5
+    assert told[-1].before_nights == 5
+
+
+def test_what_got_better_early_is_told_each_time() -> None:
+    assert [one.direction for one in judged([-0.1, 0.0, -0.1])] == ["improved", "unchanged", "improved"]

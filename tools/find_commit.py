@@ -101,8 +101,7 @@ def main() -> int:
     told = _arguments()
     try:
         root = zoo()
-        good, bad = (git(root, "rev-parse", "--verify", f"{commit}^{{commit}}") for commit in (told.good, told.bad))
-        return search(root, good, bad, told)
+        return search(root, commit_called(told.good, root), commit_called(told.bad, root), told)
     except ZooBenchError as error:
         print("; ".join(filter(None, (f"find_commit: {error.message}", error.hint))), file=sys.stderr)
         return NOT_FOUND
@@ -145,12 +144,22 @@ def zoo() -> Path:
     raise ConfigError("there is no matrix.yaml here, nor above", "call it in the folder of a zoo")
 
 
+def commit_called(word: str, root: Path) -> str:
+    """Return the commit that a word means to git. Raises ConfigError where there is none."""
+    try:
+        return git(root, "rev-parse", "--verify", "--quiet", f"{word}^{{commit}}")
+    except subprocess.SubprocessError:
+        raise ConfigError(f"{word}: git knows no such commit", "git log --oneline names them") from None
+
+
 def search(root: Path, good: str, bad: str, told: argparse.Namespace) -> int:
     """Make the worktree, search in it, and take it away again, however that ends."""
     matrix = load_matrix(root / "matrix.yaml")
-    cells = [cell.id for cell in expand(matrix, told.profile)]
+    cells = {cell.id: cell for cell in expand(matrix, told.profile)}
     if told.cell not in cells:
-        raise ConfigError(f"{told.cell}: profile {told.profile} has no such cell", nearest(told.cell, cells))
+        raise ConfigError(f"{told.cell}: profile {told.profile} has no such cell", nearest(told.cell, list(cells)))
+    if told.metric == "mask_ap" and not cells[told.cell].masks:
+        raise ConfigError(f"{told.cell} finds no masks, and has no mask AP", "--metric box_ap")
     if good == bad or git(root, "merge-base", good, bad) != good:
         raise ConfigError(f"{told.good} does not come before {told.bad}", "name the good commit first")
     rule = rule_of(told.metric, matrix.check, same_model=told.metric not in RATES)

@@ -2,6 +2,7 @@
 # One night of a zoo: time every cell's training, measure the accepted models, and say what got worse.
 #
 #   tools/nightly.sh [--anew] [PROFILE [WHERE]]     PROFILE: speed; WHERE: the folder for the reports, nightly-report
+#                                              in the zoo's folder
 #
 # --anew trains, times and evaluates new models, in place of the accepted ones: a run of the full recipe, with a seed that
 # is another one each week.
@@ -11,6 +12,11 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 
+usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; }
+if [[ ${1:-} =~ ^(-h|--help)$ ]]; then
+    usage
+    exit
+fi
 anew=
 if [ "${1:-}" = --anew ]; then
     anew=yes
@@ -18,7 +24,7 @@ if [ "${1:-}" = --anew ]; then
     shift
 fi
 if [ $# -gt 2 ] || [[ "$*" =~ (^|\ )- ]] || [[ ! ${CONFIRM:=4} =~ ^(0|[2-9]|[1-9][0-9]|100)$ ]]; then
-    sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
+    usage >&2
     exit 2
 fi
 PATH=$PATH:$PWD/.venv/bin

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from filelock import FileLock
 from pydantic import Field
 
 from zoo_bench.bounded import MIB, fault, read_bytes
@@ -21,6 +22,7 @@ from zoo_bench.errors import StoreError
 from zoo_bench.provenance import MachineKey, machine_text
 from zoo_bench.recipe import Name, Strict
 from zoo_bench.rules import METRICS, Metric
+from zoo_bench.store import LOCKS
 from zoo_bench.text import one_line
 from zoo_bench.whole import write_whole
 
@@ -70,6 +72,11 @@ class Baseline:
         """Return of how many cells something was accepted in a profile: so many are judged each night."""
         return len({one.cell_id for one in self.accepted if one.profile == profile})
 
+    def of_metric(self, cell_id: str, profile: str, metric: Metric) -> tuple[str, ...]:
+        """Return the ids of the runs that are the reference of one metric; none where there is none."""
+        mine = [one for one in self.accepted if (one.cell_id, one.profile) == (cell_id, profile)]
+        return next((one.runs for one in mine if metric in one.metrics), ())
+
     def accepting(self, entries: Iterable[Accepted]) -> Baseline:
         """Return the baseline with these entries in place of the earlier ones of the same cells and profiles."""
         new = tuple(entries)
@@ -86,6 +93,24 @@ class Baseline:
         except OSError as error:
             hint = "free some space, or mend its folder; nothing was accepted"
             raise StoreError(f"{self.path}: cannot be written: {error.strerror or error}", hint) from None
+
+
+def accept_in(results: Path, machine: MachineKey, entries: Iterable[Accepted]) -> Baseline:
+    """Put entries into a machine's baseline, and return it; whoever does the same meanwhile waits.
+
+    Raises:
+        StoreError: as `read_all` and `Baseline.write`.
+    """
+    lock = results / LOCKS / "baselines.lock"
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
+            changed = Baseline.of(results, machine).accepting(entries)
+            changed.write()
+    except OSError as error:
+        hint = "free some space, or mend its folder; nothing was accepted"
+        raise StoreError(f"{lock}: cannot be written: {error.strerror or error}", hint) from None
+    return changed
 
 
 def read_all(results: Path) -> dict[MachineKey, Baseline]:

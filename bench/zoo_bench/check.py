@@ -40,7 +40,8 @@ class Judged:
 
     `before`: what is normal by now; `after`: of the newest `window` nights. `change`, with what chance makes of it in
     95 % of cases (`low`, `high`), and `limit`: as a share of `before`; of AP as a difference. `bad_since`: the first
-    night that was accused, `good`: the last one before. `same_model`: its fps and AP are of an accepted one.
+    night that was accused, `good`: the last one before. `typical`: of the newest night the run that is nearest to its
+    value. `same_model`: its fps and AP are of an accepted one.
     """
 
     before: float
@@ -52,6 +53,7 @@ class Judged:
     window: int
     good: Summary
     bad_since: Summary
+    typical: Summary
     suspicious: bool
     same_model: bool
 
@@ -208,11 +210,12 @@ class _Case:
         last = night[-1]
         if self.damaged > last.run_id:  # whatever it held, the night before must not stand for it
             return Finding(self.cell.id, self.metric, "missing", f"the record of run {self.damaged} cannot be read")
-        run = next(filter(self._counts, reversed(night)), last)
+        good = [one for one in night if self._counts(one)]
+        run = good[-1] if good else last
         found = self._found(run)
         # A rerun that failed takes back no regression, and is no reason to call the cell unchanged; of enough others it
         # takes nothing away.
-        stands = run is last or found.verdict == "regressed" or found.tonight >= ENOUGH
+        stands = run is last or found.verdict == "regressed" or len(good) >= ENOUGH
         return found if stands else self._found(last)
 
     def _found(self, run: Summary) -> Finding:
@@ -236,7 +239,9 @@ class _Case:
         if counts(run, self.metric, self.cell):
             return self._inexact(run), False
         if run.status != "succeeded":
-            return f"{run.status.replace('_', ' ')} in run {run.run_id}", run.status == "quarantined"
+            reason = self.every.read(run).reason
+            told = f"{run.status.replace('_', ' ')} in run {run.run_id}{f': {reason}' if reason else ''}"
+            return told, run.status == "quarantined"
         noisy = run.spoiled_in(self.cell) and self.metric in RATES
         return f"{'noisy' if noisy else 'no figure'} in run {run.run_id}", noisy
 
@@ -269,7 +274,9 @@ class _Case:
                 found = same_model or found
             found = found or every
         if not found:
-            return [], f"no accepted run of profile {run.profile} has this figure, or it has left the store"
+            gone = sorted(wanted - {one.run_id for one in self.every.summaries})
+            lost = f"the accepted run {gone[0]} has left the store: take it back, or accept anew" if gone else ""
+            return [], lost or f"no accepted run of profile {run.profile} has this figure"
         fitting = [one for one in found if not self._incomparable(one, run)]
         if fitting and not self._is_ap:
             fitting = of_one_state(fitting)
@@ -315,12 +322,12 @@ class _Case:
         earlier = self._before(min(one.run_id for one in accepted), run) if not self._is_ap else ()
         judgement = judge(rule, levels, [night.of(self.metric) for night in nights], error, earlier)[-1]
         good = nights[judgement.since - 1].runs[-1] if judgement.since else accepted[-1]
-        told = _told(self.metric, judgement, good, nights[judgement.since].runs[0], same_model=same_model)
-        tonight = len(nights[-1].runs)
+        first_bad, tonight = nights[judgement.since].runs[0], nights[-1]
+        told = _told(self.metric, judgement, good, first_bad, tonight.typical(self.metric), same_model=same_model)
         verdict = judgement.direction
         if same_model and self._is_ap and verdict == "improved":  # a model does not learn by being evaluated
             verdict = "regressed"
-        return Finding(self.cell.id, self.metric, verdict, "", run, tonight, told)
+        return Finding(self.cell.id, self.metric, verdict, "", run, len(tonight.runs), told)
 
     def _before(self, run_id: str, run: Summary) -> list[Night]:
         """Return the nights before a run: what is accepted changes the level, not how far nights are apart."""
@@ -329,7 +336,9 @@ class _Case:
         return [night.of(self.metric) for night in nights]
 
 
-def _told(metric: Metric, judged: Judgement, good: Summary, bad: Summary, *, same_model: bool) -> Judged:
+def _told(
+    metric: Metric, judged: Judgement, good: Summary, bad: Summary, typical: Summary, *, same_model: bool
+) -> Judged:
     """Turn what was compared back into figures."""
     before = figure_of(metric, judged.before)
     offs = (0.0, -judged.chance, judged.chance)
@@ -344,6 +353,7 @@ def _told(metric: Metric, judged: Judgement, good: Summary, bad: Summary, *, sam
         judged.window,
         good,
         bad,
+        typical,
         judged.suspicious,
         same_model,
     )

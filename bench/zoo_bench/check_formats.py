@@ -60,7 +60,7 @@ def junit(told: Sequence[Told], title: str) -> str:
 
 
 def _in_full(one: Told) -> list[str]:
-    return [one.sentence, *one.details, f"again: {one.command}"]
+    return [one.sentence, *one.details, ": ".join(one.remedy)]
 
 
 def _table(told: Sequence[Told]) -> str:
@@ -77,10 +77,11 @@ def _last(one: Told) -> str:
 
 
 def _details(one: Told) -> str:
-    changed = ": what changed since the last good run:" if one.details else ""
+    changed = ": what changed since the last good run:" if one.finding.judged and one.details else ""
     listed = ["", *(f"- {escape(text)}" for text in one.details)] if one.details else []
     head = f"**{escape(one.cell)}, {escape(one.metric)}**{changed}"
-    return "\n".join([head, *listed, "", "Again:", "", f"    {one.command}"])
+    purpose, command = one.remedy
+    return "\n".join([head, *listed, "", f"{purpose.capitalize()}:", "", f"    {command}"])
 
 
 def _data(text: str) -> str:

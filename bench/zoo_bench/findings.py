@@ -47,10 +47,18 @@ class Told:
 
     @property
     def details(self) -> tuple[str, ...]:
-        """How it changed and what else did; empty where nothing got worse or better."""
+        """How it changed and what else did; of what failed its log; empty where nothing got worse or better."""
+        run = self.finding.run
+        if self.verdict == "missing" and run and run.status != "succeeded":
+            return (f"log: {one_line(run.log)}",)
         if self.verdict not in ("regressed", "improved"):
             return ()
         return tuple(filter(None, (self.moved, *(self.surroundings or (NOTHING_ELSE,)))))
+
+    @property
+    def remedy(self) -> tuple[str, str]:
+        """What its command is good for, and the command."""
+        return ("to accept it" if self.verdict == "not comparable" else "again", self.command)
 
     @property
     def sentence(self) -> str:
@@ -104,14 +112,15 @@ def _told(finding: Finding, runs: Runs, profile: str, cell: str) -> Told:
         _note(finding, judged) if judged and accused else "",
         one_line(finding.reason),
         one_line(command_of(finding, profile)),
-        *(_compared(finding.metric, judged, run, runs) if judged and run and accused else ("", ())),
+        *(_compared(finding.metric, judged, runs) if judged and accused else ("", ())),
     )
 
 
-def _compared(metric: Metric, judged: Judged, run: Summary, runs: Runs) -> tuple[str, tuple[str, ...]]:
+def _compared(metric: Metric, judged: Judged, runs: Runs) -> tuple[str, tuple[str, ...]]:
     """Say which parts moved until now, what else changed when it began, and what has since."""
-    good, bad, now = (runs.read(one) for one in (judged.good, judged.bad_since, run))
-    later = [] if judged.bad_since.run_id == run.run_id else [f"since then: {text}" for text in unlike(bad, now)]
+    good, bad, now = (runs.read(one) for one in (judged.good, judged.bad_since, judged.typical))
+    alike = judged.bad_since.run_id == judged.typical.run_id
+    later = [] if alike else [f"since then: {text}" for text in unlike(bad, now)]
     return moved(metric, good, now), tuple(map(one_line, [*unlike(good, bad), *later]))
 
 
@@ -126,7 +135,7 @@ def change_text(metric: Metric, change: float) -> str:
 
 
 def _since(judged: Judged) -> str:
-    first, last = commit_of(judged.bad_since), commit_of(judged.good)
+    first, last = _sources_of(judged.bad_since), _sources_of(judged.good)
     if not first:
         return f"since run {judged.bad_since.run_id}"
     return f"since commit {first} (last good: {last or judged.good.run_id})"
@@ -137,6 +146,10 @@ def commit_of(run: Summary) -> str:
     return one_line(short_commit(run.commit or ""))
 
 
+def _sources_of(run: Summary) -> str:
+    return f"{commit_of(run)}{' with changes' if run.dirty else ''}" if commit_of(run) else ""
+
+
 def _note(finding: Finding, judged: Judged) -> str:
     said = []
     if judged.same_model and finding.metric not in RATES:
@@ -144,22 +157,28 @@ def _note(finding: Finding, judged: Judged) -> str:
     elif finding.verdict == "improved":
         said.append("accept it: until then, that it is lost again is not seen")
     if judged.window > 1:
-        said.append(f"of the last {judged.window} nights")
-    if finding.tonight == 1 and finding.verdict == "regressed" and finding.metric in RATES:
+        said.append(f"the middle of {judged.window} nights")
+    if finding.tonight == 1 and judged.suspicious and finding.verdict == "regressed" and finding.metric in RATES:
         said.append("one run only: --confirm 4 would look again")
     return "; ".join(said)
 
 
 def command_of(finding: Finding, profile: str) -> str:
-    """Return what measures the metric once more."""
+    """Return what measures the metric once more; where it is like nothing that was accepted, what accepts it."""
     run = finding.run
+    if finding.verdict == "not_comparable":
+        return f"zoo-bench accept {_chosen(finding.cell_id, profile)} --why ..."
     phases = f" --phases {','.join(run.phases)}" if run else ""
     return f"{command_of_cell(finding.cell_id, profile)}{phases}{_model_of(finding)}{_seed_of(finding)} --force"
 
 
 def command_of_cell(cell_id: str, profile: str) -> str:
     """Return what runs a cell."""
-    return f"zoo-bench run --profile {shlex.quote(profile)} --select {shlex.quote(cell_id)}"
+    return f"zoo-bench run {_chosen(cell_id, profile)}"
+
+
+def _chosen(cell_id: str, profile: str) -> str:
+    return f"--profile {shlex.quote(profile)} --select {shlex.quote(cell_id)}"
 
 
 def _seed_of(finding: Finding) -> str:

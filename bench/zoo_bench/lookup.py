@@ -44,10 +44,13 @@ def find_machine(word: str, runs: Sequence[Summary]) -> MachineKey:
         ConfigError: there is none, or there are several.
     """
     every = {run.machine: machine_text(run.machine) for run in runs}
-    found = machines_called(word, every)
+    if not every:
+        raise ConfigError(f"--machine {word}: no machine has run anything yet", "zoo-bench run first")
+    # A machine that has a name is known by its parts too.
+    found = machines_called(word, {key: " ".join((text, *key[2], key[1])) for key, text in every.items()})
     if len(found) != 1:
         wrong = f"a part of {len(found)} machines" if found else "no machine that has run anything"
-        raise ConfigError(f"--machine {word}: {wrong}", _listed(list((found or every).values())))
+        raise ConfigError(f"--machine {word}: {wrong}", _listed([every[key] for key in found or every]))
     return next(iter(found))
 
 

@@ -49,6 +49,11 @@ class NightRuns:
         errors = [run.half_widths.get(metric, 0.0) / NORMAL_QUANTILE for run in self.runs if metric in RATES]
         return Night(values, min([*errors, LARGEST_ERROR]) if errors else 0.0)
 
+    def typical(self, metric: Metric) -> Summary:
+        """Return the run that is nearest to the night's value."""
+        middle = self.of(metric).value
+        return min(self.runs, key=lambda run: abs(comparable(metric, run.figures[metric]) - middle))
+
 
 def incomparable(a: Summary, b: Summary, metric: Metric) -> list[str]:
     """Name what is not the same, and would have to be; empty where the figures of two runs can be compared."""

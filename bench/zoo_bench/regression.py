@@ -18,8 +18,8 @@ larger is worse and differences mean the same everywhere (log of seconds, AP wit
 5. **Standing.** Once accused, another question is asked: is a night nearer to the accused ones than to the level before
    them? Then it is accused too. Meanwhile the level stays, or the luckiest of the slow nights would become normal one
    by one. `FORGOTTEN` nights in a row that are nearer to the level end the accusation, and are normal; so do those in
-   which so little is left that nobody would be accused of it. A night that is far out to the other side is one of
-   these, unless there are two. A level of fewer than `WELL_KNOWN` nights is not held on to: what was accepted may be
+   which so little is left that nobody would be accused of it. A single night that is far better than the level is one
+   of these. A level of fewer than `WELL_KNOWN` nights is not held on to: what was accepted may be
    the odd one.
 
 Constants are chosen with benchmarks/detection_truth.py, on histories that its table is not made with.
@@ -93,8 +93,8 @@ class Judgement:
     Those are the newest ones; of an accusation that stands, those that were accused, and this one. `limit`: how far
     they may be apart. `chance`: 95 % of such differences are within it when nothing has changed.
     `beyond`: how many of the newest nights there are from the first one that was too far on. `suspicious`: a second run
-    is worth its time, which it is not where the night before says the same. `since`: the first of the accused nights
-    that this one continues.
+    is worth its time, which it is not where the night before was accused of the same. `since`: the first of the accused
+    nights that this one continues.
     """
 
     direction: Direction
@@ -157,12 +157,13 @@ class Course:
         far = told.direction != "unchanged" or found[0].change > self._rule.suspicion * self._spreads[-1]
         first = len(self._values) - self._first + 1 - told.beyond
         since = self._open.since if self._open and goes_on else first
-        return replace(told, suspicious=far and not goes_on, since=since)
+        confirmed = goes_on and not self._quiet
+        return replace(told, suspicious=far and not confirmed, since=since)
 
     def _is_odd(self, told: Judgement) -> bool:
-        """Tell whether a single night lies on the other side of the level than those that are accused."""
-        open_ = self._open if self._rule.chance else None
-        return open_ is not None and told.direction != open_.direction and told.window == 1
+        """Tell whether a single night is good as never before, while others before it are accused."""
+        accused = self._rule.chance and self._open is not None and self._open.direction == "regressed"
+        return accused and told.direction == "improved" and told.window == 1
 
     def add(self, night: Night) -> Judgement:
         """Judge a night and take it in."""

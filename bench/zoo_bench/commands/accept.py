@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from zoo_bench.baselines import MOST_TEXT, Accepted
+from zoo_bench.baselines import MOST_TEXT, Accepted, Baseline, accept_in
 from zoo_bench.cell import Cell
 from zoo_bench.display import plain_table, table_console
 from zoo_bench.errors import EXIT_OK, ConfigError
@@ -43,21 +43,38 @@ def accept(asked: Asked, *, why: str, by: str | None, count: int) -> int:
             accepted.append(entry)
         if by_metric:
             chosen[cell.id] = by_metric
-            timed = [runs for metric, runs in by_metric.items() if metric in RATES]  # a model may be one, however often
-            fewest = min(map(len, timed or by_metric.values()))
-            if fewest < count:
-                session.warn(f"zoo-bench: {cell.id}: {fewest} of {count} runs: no more can stand for one value")
     if machine is None or not accepted:
-        raise ConfigError(
-            f"profile {session.profile}: none of these cells has a run that could be accepted",
-            "zoo-bench status shows how they ended; zoo-bench run first",
-        )
-    baseline = session.baseline(machine).accepting(accepted)
-    baseline.write()
-    cells = len({one.cell_id for one in accepted})
-    session.warn(f"zoo-bench: {cells} cell{'s' if cells > 1 else ''} accepted in {baseline.path}")
-    _print(session, chosen, machine)
+        raise _nothing_to_accept(session, machine)
+    before = session.baseline(machine)
+    after = accept_in(session.store.root, machine, accepted)
+    session.warn(f"zoo-bench: {len(chosen)} cell{'s' if len(chosen) > 1 else ''} accepted in {after.path}")
+    for cell_id, by_metric in chosen.items():
+        _warn_of_few(session, cell_id, by_metric, count, before)
+    _print(session, chosen, before)
     return EXIT_OK
+
+
+def _nothing_to_accept(session: Session, machine: MachineKey | None) -> ConfigError:
+    others = {run.machine for cell in session.cells for run in _runs(session, cell)} - {machine}
+    there = f"; others ran some: --machine {' or '.join(sorted(map(machine_text, others)))}" if others else ""
+    return ConfigError(
+        f"profile {session.profile}: none of these cells has a run that could be accepted",
+        f"zoo-bench status shows how they ended; zoo-bench run first{there}",
+    )
+
+
+def _warn_of_few(
+    session: Session, cell_id: str, by_metric: Mapping[Metric, Sequence[Summary]], count: int, before: Baseline
+) -> None:
+    """Say where fewer runs are accepted than were asked for, or than those in whose place they come."""
+    timed = [metric for metric in by_metric if metric in RATES]  # a model may be one, however often it was evaluated
+    fewest = min(timed or by_metric, key=lambda metric: len(by_metric[metric]))
+    now, then = len(by_metric[fewest]), len(before.of_metric(cell_id, session.profile, fewest))
+    if now < count:
+        why = "others are of another state of sources, recipe or dataset, or say too little"
+        session.warn(f"zoo-bench: {cell_id}: {now} of {count} runs accepted: {why}")
+    if now < then:
+        session.warn(f"zoo-bench: {cell_id}: {now} in place of {then} runs: less is known of what is normal")
 
 
 def _text(option: str, given: str) -> str:
@@ -99,17 +116,22 @@ def _grouped(by_metric: Mapping[Metric, Sequence[Summary]]) -> list[tuple[tuple[
     return [(tuple(metrics), ids) for ids, metrics in found.items()]
 
 
-def _print(session: Session, chosen: Mapping[str, Mapping[Metric, Sequence[Summary]]], machine: MachineKey) -> None:
+def _print(session: Session, chosen: Mapping[str, Mapping[Metric, Sequence[Summary]]], before: Baseline) -> None:
+    """Print what is accepted now, and where it is another figure what was."""
+    by_id = {run.run_id: run for cell in session.cells for run in _runs(session, cell)}
     table = plain_table()
     table.add_column("cell", overflow="fold")
     for metric in METRICS:
         table.add_column(SHORT_HEADS[metric], justify="right", no_wrap=True)
     table.add_column("runs", overflow="fold")
     for cell in session.cells:
-        by_metric = chosen.get(cell.id, {})
-        figures = [_figures(by_metric.get(metric, ()), metric) for metric in METRICS]
+        by_metric, figures = chosen.get(cell.id, {}), []
+        for metric in METRICS:
+            then = [by_id[one] for one in before.of_metric(cell.id, session.profile, metric) if one in by_id]
+            now, was = _figures(by_metric.get(metric, ()), metric), _figures(then, metric)
+            figures.append(f"{now}\nwas {was}" if now and was not in ("", now) else now)
         ids = sorted({run.run_id for runs in by_metric.values() for run in runs})
-        named = ", ".join(ids) or _why_none(session, cell, machine)
+        named = ", ".join(ids) or _why_none(session, cell, before.machine)
         table.add_row(Text(session.name(cell.id)), *figures, Text(named))
     table_console().print(table)
 
@@ -121,7 +143,7 @@ def _why_none(session: Session, cell: Cell, machine: MachineKey) -> str:
 
 
 def _figures(runs: Sequence[Summary], metric: Metric) -> str:
-    values = [run.figures[metric] for run in runs]
+    values = [run.figures[metric] for run in runs if metric in run.figures]
     texts = dict.fromkeys(written(metric, value) for value in (min(values), max(values))) if values else {}
     return " to ".join(texts)
 

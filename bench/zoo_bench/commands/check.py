@@ -59,6 +59,7 @@ def check(
         baselines = read_all(session.store.root)
         findings = _findings(session, scope, baselines)
         _warn_of_gone(session, baselines)
+        _warn_of_later(session)
         interrupted = False
         if confirm:
             interrupted = _confirm(session, findings, confirm)
@@ -68,10 +69,12 @@ def check(
         _print(told, every=outputs.every)
     if outputs.annotations:
         print(github(told), end="")
-    unwritten = _write(outputs, told, f"zoo-bench check, profile {session.profile}")
+    cut_short = ", interrupted before all was run again that looked changed" if interrupted else ""
+    unwritten = _write(outputs, told, f"zoo-bench check, profile {session.profile}{cut_short}")
     for problem in unwritten:
         session.warn(f"zoo-bench: {problem}")
     if interrupted:
+        session.warn("zoo-bench: interrupted: not all was run again that looked changed")
         return EXIT_INTERRUPTED
     return exit_code(findings) or (EXIT_USAGE if unwritten else EXIT_OK)
 
@@ -127,7 +130,15 @@ def _warn_of_gone(session: Session, baselines: Mapping[MachineKey, Baseline]) ->
     entries = [one for baseline in baselines.values() for one in baseline.accepted]
     gone = {one.cell_id for one in entries if one.profile == session.profile} - there
     if gone:
-        session.warn(f"zoo-bench: accepted once, and not in the matrix now: {', '.join(sorted(gone))}")
+        told = f"accepted once, and not in the matrix now: {', '.join(sorted(gone))}"
+        session.warn(f"zoo-bench: {told}; nobody judges them. Their entries in results/baselines/ can be taken out")
+
+
+def _warn_of_later(session: Session) -> None:
+    """Name a run that is newer than now: what is run until then would stand behind it."""
+    later = [run for run in session.runs.summaries if run.started_unix_s > time.time() + HOUR_S]
+    if later:
+        session.warn(f"zoo-bench: run {later[-1].run_id} began in the future, and counts as the newest until then")
 
 
 def _confirm(session: Session, findings: Sequence[Finding], times: int) -> bool:
@@ -152,7 +163,10 @@ def _look_again(session: Session, findings: Sequence[Finding], times: int) -> bo
             session.warn(f"zoo-bench: {one.cell_id}: not run again: run {one.run.run_id} was made elsewhere, or before")
         elif "train" in one.run.phases or one.judged.same_model:
             cells = left.setdefault(one.run.phases, {})
-            cells[one.cell_id] = max(cells.get(one.cell_id, 0), 1 + times - one.tonight)
+            more = 1 + times - one.tonight
+            cells[one.cell_id] = max(cells.get(one.cell_id, 0), more)
+            if more > 0:
+                session.warn(f"zoo-bench: {one.cell_id}: {one.metric} looks changed: run again, {more} times in all")
     for phases, cells in left.items():
         for round_ in range(max(cells.values(), default=0)):
             chosen = [cell for cell, count in cells.items() if count > round_]
@@ -222,4 +236,4 @@ def _print_details(console: Console, shown: Sequence[Told]) -> None:
             console.print(Text(f"\n{one.cell}, {one.metric}", style="bold"))
             for text in one.details:
                 console.print(Text(f"  - {text}"), soft_wrap=True)
-            console.print(Text(f"  again: {one.command}"), soft_wrap=True)
+            console.print(Text(f"  {': '.join(one.remedy)}"), soft_wrap=True)

@@ -29,6 +29,7 @@ from zoo_bench.units import SHORT_HEADS, shown, written
 
 HEIGHT, TICKS = 12, 4
 LEAST_MARGIN = 0.01
+WIDE = 80  # characters, in which a run's id has a place too
 
 
 def history(asked: Asked, word: str, *, as_json: bool) -> int:
@@ -102,13 +103,15 @@ def _print_changes(console: Console, session: Session, metric: Metric, nights: S
     ends = levels(nights, metric, session.matrix.check)
     middles = [figure_of(metric, median(values[begin:end])) for begin, end in pairwise(ends)]
     table = plain_table()
-    for head in ("level", "change", "nights", "from", "commit", "run"):
+    heads = ("level", "change", "nights", "from", "commit", "run")
+    for head in heads if console.width >= WIDE else heads[:-1]:
         table.add_column(head, justify="right" if head in ("level", "change", "nights") else "left", no_wrap=True)
     for place, (begin, end) in enumerate(pairwise(ends)):
         first = nights[begin].runs[0]
         change = change_text(metric, change_of(metric, middles[place - 1], middles[place])) if place else ""
         level = written(metric, middles[place], more_digits=1)
-        table.add_row(level, change, str(end - begin), _day(nights[begin]), commit_of(first), first.run_id)
+        entries = [level, change, str(end - begin), _day(nights[begin]), commit_of(first), first.run_id]
+        table.add_row(*entries[: len(table.columns)])
     console.print(table)
     for begin in ends[1:-1]:
         _print_step(console, session, nights[begin - 1], nights[begin])
