@@ -69,11 +69,9 @@ def _table(told: Sequence[Told]) -> str:
 
 def lines(told: Sequence[Told]) -> list[list[str]]:
     """Return findings as lines under `HEADS`; metrics of a cell of which the same is said stand in one."""
-    return [[one.cell, one.metric, one.verdict, one.before, one.after, one.change, _last(one)] for one in merged(told)]
-
-
-def _last(one: Told) -> str:
-    return one.reason or "; ".join(filter(None, (one.since, one.note)))
+    return [
+        [one.cell, one.metric, one.verdict, one.before, one.after, one.change, one.explanation] for one in merged(told)
+    ]
 
 
 def _details(one: Told) -> str:

@@ -56,6 +56,11 @@ class Told:
         return tuple(filter(None, (self.moved, *(self.surroundings or (NOTHING_ELSE,)))))
 
     @property
+    def explanation(self) -> str:
+        """Since when, or why nothing was compared."""
+        return self.reason or "; ".join(filter(None, (self.since, self.note)))
+
+    @property
     def remedy(self) -> tuple[str, str]:
         """What its command is good for, and the command."""
         return ("to accept it" if self.verdict == "not comparable" else "again", self.command)

@@ -219,10 +219,11 @@ def _print(told: Sequence[Told], *, every: bool) -> None:
     console = table_console()
     if shown:
         grid = plain_table()
-        for head in HEADS:
+        heads = HEADS[:-1]  # what is longer stands below, where it has room
+        for head in heads:
             grid.add_column(head, overflow="fold", justify="right" if head in ("before", "after") else "left")
         for line in lines(shown):
-            texts = [Text(text) for text in line]
+            texts = [Text(text) for text in line[: len(heads)]]
             texts[2].stylize(STYLE.get(line[2], ""))
             grid.add_row(*texts)
         console.print(grid)
@@ -232,8 +233,9 @@ def _print(told: Sequence[Told], *, every: bool) -> None:
 
 def _print_details(console: Console, shown: Sequence[Told]) -> None:
     for one in merged(shown):
-        if one.verdict != QUIET:
+        if one.explanation:
             console.print(Text(f"\n{one.cell}, {one.metric}", style="bold"))
-            for text in one.details:
+            for text in (one.explanation, *one.details):
                 console.print(Text(f"  - {text}"), soft_wrap=True)
+        if one.verdict != QUIET:
             console.print(Text(f"  {': '.join(one.remedy)}"), soft_wrap=True)
