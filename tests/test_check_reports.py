@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
@@ -149,3 +150,17 @@ def test_how_it_moved_is_told_of_the_run_in_the_middle(nightly: Nightly) -> None
     add(zoo, *(night(first(zoo, MASK), 31 + more / 100, slower=slower) for more, slower in enumerate((1.2, 1.21, 1.0))))
     _, found = findings(zoo, "--select", MASK)
     assert found[MASK, "s_per_iter"]["moved"].startswith("iterations: the fast tenth +20")
+
+
+def test_figures_that_differ_are_not_printed_alike(nightly: Nightly) -> None:
+    zoo = nightly()
+    record = night(first(zoo, MASK), 31)
+    memory = record.measurements.memory
+    assert memory is not None
+    assert memory.host_bytes is not None
+    more = memory.model_copy(update={"host_bytes": int(memory.host_bytes * 1.03)})
+    add(zoo, record.model_copy(update={"measurements": record.measurements.model_copy(update={"memory": more})}))
+    told = zoo.call("check", "--select", MASK).stdout
+    (line,) = [line for line in told.splitlines() if "regressed" in line and "GB" in line]
+    before, after = re.findall(r"\d\.\d+", line)[:2]
+    assert before != after

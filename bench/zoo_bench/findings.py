@@ -19,6 +19,7 @@ from zoo_bench.runs import Runs, Summary
 from zoo_bench.text import one_line
 from zoo_bench.units import HOST_MEMORY_HEAD, SHORT_HEADS, percent_change, points_change, written
 
+MOST_DIGITS = 4  # more than a table has
 NOTHING_ELSE = "nothing else that the records hold differs from the last good run"
 WORST_FIRST = ("regressed", "missing", "not_comparable", "improved", "unchanged")
 
@@ -110,8 +111,7 @@ def _told(finding: Finding, runs: Runs, profile: str, cell: str) -> Told:
         cell,
         head,
         finding.verdict.replace("_", " "),
-        written(finding.metric, judged.before, more_digits=1) if judged else "",
-        written(finding.metric, judged.after, more_digits=1) if judged else "",
+        *(_figures(finding.metric, judged, apart=accused) if judged else ("", "")),
         _change(finding.metric, judged) if judged else "",
         _since(judged) if judged and accused else "",
         _note(finding, judged) if judged and accused else "",
@@ -127,6 +127,15 @@ def _compared(metric: Metric, judged: Judged, runs: Runs) -> tuple[str, tuple[st
     alike = judged.bad_since.run_id == judged.typical.run_id
     later = [] if alike else [f"since then: {text}" for text in unlike(bad, now)]
     return moved(metric, good, now), tuple(map(one_line, [*unlike(good, bad), *later]))
+
+
+def _figures(metric: Metric, judged: Judged, *, apart: bool) -> tuple[str, str]:
+    """Write both figures; `apart`: with as many digits as it takes to see that they differ."""
+    for digits in range(1, MOST_DIGITS if apart else 2):
+        before, after = (written(metric, one, more_digits=digits) for one in (judged.before, judged.after))
+        if before != after:
+            break
+    return before, after
 
 
 def _change(metric: Metric, judged: Judged) -> str:
