@@ -241,11 +241,12 @@ def table(first: int, pool: ProcessPoolExecutor) -> Iterator[Line]:
     yield Line(what, f"{right:.2%}", "", None)
     for step, cells in ((0.03, CELLS), (0.05, MANY_CELLS)):
         still = np.mean(list(pool.map(partial(nights_said, step=step, cells=cells), cases[:SAID_CASES], chunksize=10)))
-        what = f"a step of {step:.0%} of one of {cells} cells, not mended: nights that say so three months later"
-        yield Line(what, f"{still:.2%}", "", None)
+        what = f"a step of {step * 100:.0f} % of one of {cells} cells, not mended"
+        yield Line(f"{what}: nights that say so three months later", f"{still:.2%}", "", None)
     for night in EARLY:
         still = np.mean(list(pool.map(partial(nights_said, step=0.03, night=night), cases[:SAID_CASES], chunksize=10)))
-        yield Line(f"the same of 3 % in night {night} after the accepted one", f"{still:.2%}", "", None)
+        what = f"a step of 3 % of one of {CELLS} cells, in night {night} after the accepted one: the same"
+        yield Line(what, f"{still:.2%}", "", None)
     same = list(pool.map(partial(called_right, step=0.0), cases, chunksize=100))
     mistaken = sum(right is not None for right in same) / len(same)
     yield Line("equal ends, taken for apart by tools/find_commit.py", f"{mistaken:.2%}", "", None)

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 from conftest import Zoo
+from filelock import FileLock
 from nights import MASK, RETINANET, Nightly, add, commit, findings, first, night
 
 from zoo_bench.record import Record
@@ -166,18 +167,19 @@ def test_nothing_to_accept_is_told(zoo: Zoo) -> None:
     assert "none of these cells has a run" in done.stderr
 
 
-def test_what_is_accepted_at_once_is_all_kept(nightly: Nightly) -> None:
+def test_who_accepts_while_another_does_waits_and_keeps_both(nightly: Nightly) -> None:
     zoo = nightly(0)
-    commands = [zoo.command("accept", "--why", "at once", "--select", cell) for cell in (MASK, RETINANET)]
-    for _ in range(3):
-        both = [
-            subprocess.Popen(command, cwd=zoo.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            for command in commands
-        ]
-        assert [one.communicate() and one.returncode for one in both] == [0, 0]
-        (file,) = (zoo.root / "results" / "baselines").glob("*.json")
-        assert [one["why"] for one in json.loads(file.read_text())["accepted"]] == ["at once"] * 2
-        assert zoo.call("accept", "--why", "again").returncode == 0
+    (file,) = (zoo.root / "results" / "baselines").glob("*.json")
+    command = zoo.command("accept", "--why", "mine", "--select", MASK)
+    with FileLock(zoo.root / "results" / "locks" / "baselines.lock"):
+        accept = subprocess.Popen(command, cwd=zoo.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        with pytest.raises(subprocess.TimeoutExpired):
+            accept.wait(5)
+        file.write_text(file.read_text().replace("the first night", "theirs"))
+    accept.communicate()
+    assert accept.returncode == 0
+    whys = {one["cell_id"]: one["why"] for one in json.loads(file.read_text())["accepted"]}
+    assert whys == {MASK: "mine", RETINANET: "theirs"}
 
 
 def test_what_is_accepted_is_shown_beside_what_was(nightly: Nightly) -> None:

@@ -94,6 +94,7 @@ def test_a_machine_that_accepted_nothing_is_told(shared: Zoo) -> None:
     done = shared.call("check", *ONLY)
     assert "machine: accepted on " in " ".join(done.stdout.split())
     assert "run on a third" in " ".join(done.stdout.split())
+    assert "--machine 'a third'" in done.stdout, "or what is accepted would be of this one"
 
 
 def test_what_was_made_elsewhere_is_not_run_again_here(shared: Zoo) -> None:

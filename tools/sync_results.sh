@@ -21,27 +21,34 @@ if [ $# != 1 ] || [[ $1 == -* ]]; then
 fi
 address=$1
 export GIT_REFLOG_ACTION=sync # else git would note the address, with what it may hold of a password
-[ -d results/.git ] || git init --quiet --initial-branch zoo-results results
+[ -e results/.git ] || git init --quiet --initial-branch zoo-results results
 git=(git -C results -c user.name=zoo-bench -c user.email=zoo-bench@localhost -c commit.gpgSign=false
-    -c core.excludesFile=/dev/null -c core.hooksPath=/dev/null)
-mine=results/.git/rebase-of-sync # while a rebase is this script's own
-if [ -n "$(find results/.git/index.lock -mmin +60 2> /dev/null)" ]; then
-    echo "sync_results: results/.git/index.lock is an hour old, of a git that was killed: taken away" >&2
-    rm -f results/.git/index.lock
+    -c core.excludesFile=/dev/null -c core.hooksPath=/dev/null -c gc.autoDetach=false)
+folder=$("${git[@]}" rev-parse --absolute-git-dir)
+exec 9> "$folder/sync.lock"
+if ! flock --wait 600 9; then
+    echo "sync_results: another one has been at it for ten minutes" >&2
+    exit 1
 fi
-if [ -e $mine ]; then # it was killed
-    "${git[@]}" rebase --abort 2> /dev/null || true
-    rm -f $mine
+
+if [ -n "$(find "$folder/index.lock" -mmin +60 2> /dev/null)" ]; then
+    echo "sync_results: $folder/index.lock is an hour old, of a git that was killed: taken away" >&2
+    rm -f "$folder/index.lock"
 fi
-for underway in rebase-merge rebase-apply MERGE_HEAD; do
-    if [ -e results/.git/$underway ]; then
-        echo "sync_results: somebody is in the midst of a merge or rebase in results/; nothing was touched." >&2
-        echo "End it there with git rebase --continue or git commit, or --abort it; then call this again." >&2
+mine=$folder/sync.rebase # while a rebase is this script's own: the commit that it began with
+if [ -e "$mine" ]; then  # it was killed
+    if cmp --quiet "$mine" "$folder/rebase-merge/orig-head"; then "${git[@]}" rebase --abort; fi
+    rm -f "$mine"
+fi
+for underway in rebase-merge rebase-apply MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD; do
+    if [ -e "$folder/$underway" ] || [ -n "$("${git[@]}" ls-files --unmerged)" ]; then
+        echo "sync_results: somebody is in the midst of merging in results/, where git status says more; nothing was" >&2
+        echo "touched. End that there, with git rebase --continue, git commit or --abort; then call this again." >&2
         exit 1
     fi
 done
 # Without what a killed writer has left beside its file.
-"${git[@]}" add --ignore-removal -- . ':!runs' ':!checkpoints' ':!locks' ':(exclude,glob)**/.*'
+"${git[@]}" add --ignore-removal -- . ':!runs' ':!checkpoints' ':!locks' ':(exclude,glob)**/.*.json.*'
 "${git[@]}" diff --cached --quiet || "${git[@]}" commit --quiet --message "Records up to $(date -u +%F)"
 "${git[@]}" ls-files --deleted -z | xargs --null --no-run-if-empty "${git[@]}" checkout --quiet --
 
@@ -51,21 +58,30 @@ if [ $code != 0 ] && [ $code != 2 ]; then # 2: the branch is not there yet
     echo "sync_results: the repository cannot be read; from results/ its address must lead there" >&2
     exit 1
 fi
+here=$("${git[@]}" rev-parse --quiet --verify HEAD || true)
 if [ $code = 0 ]; then
     "${git[@]}" fetch --quiet "$address" zoo-results
-    touch $mine
-    if ! "${git[@]}" rebase --quiet FETCH_HEAD > /dev/null 2>&1; then
+    if [ -z "$here" ]; then # nothing was run here yet
+        "${git[@]}" checkout --quiet -B zoo-results FETCH_HEAD
+    else
+        echo "$here" > "$mine"
+        said=$("${git[@]}" rebase FETCH_HEAD 2>&1) || failed=yes
         both=$("${git[@]}" diff --name-only --diff-filter=U)
-        "${git[@]}" rebase --abort
-        rm $mine
-        {
-            echo "sync_results: here and on the branch zoo-results the same file was changed:"
-            echo "${both:-nothing that git names}" | sed 's/^/    results\//'
-            echo "Nothing was pushed. Settle it in results/: git pull --rebase ADDRESS zoo-results, mend the file,"
-            echo "git add it, git rebase --continue; then call this again."
-        } >&2
-        exit 1
+        if [ -n "${failed:-}" ]; then "${git[@]}" rebase --abort > /dev/null 2>&1 || true; fi
+        rm -f "$mine"
     fi
-    rm $mine
+fi
+if [ -n "${failed:-}" ] && [ -z "$both" ]; then
+    printf 'sync_results: git could not put what is new here behind the branch zoo-results:\n%s\n' "$said" >&2
+    exit 1
+fi
+if [ -n "${failed:-}" ]; then
+    {
+        echo "sync_results: here and on the branch zoo-results the same file was changed:"
+        echo "$both" | sed 's/^/    results\//'
+        echo "Nothing was pushed. Settle it in results/: git pull --rebase ADDRESS zoo-results, mend the file,"
+        echo "git add it, git rebase --continue; then call this again."
+    } >&2
+    exit 1
 fi
 if "${git[@]}" rev-parse --quiet --verify HEAD > /dev/null; then "${git[@]}" push --quiet "$address" HEAD:zoo-results; fi

@@ -241,7 +241,7 @@ class _Case:
         if run.status != "succeeded":
             reason = self.every.read(run).reason
             told = f"{run.status.replace('_', ' ')} in run {run.run_id}{f': {reason}' if reason else ''}"
-            return told, run.status == "quarantined"
+            return f"{told}; log: {run.log}", run.status == "quarantined"
         noisy = run.spoiled_in(self.cell) and self.metric in RATES
         return f"{'noisy' if noisy else 'no figure'} in run {run.run_id}", noisy
 
@@ -274,13 +274,19 @@ class _Case:
                 found = same_model or found
             found = found or every
         if not found:
-            gone = sorted(wanted - {one.run_id for one in self.every.summaries})
-            lost = f"the accepted run {gone[0]} has left the store: take it back, or accept anew" if gone else ""
-            return [], lost or f"no accepted run of profile {run.profile} has this figure"
+            return [], self._lost(here, run.profile) or f"no accepted run of profile {run.profile} has this figure"
         fitting = [one for one in found if not self._incomparable(one, run)]
         if fitting and not self._is_ap:
             fitting = of_one_state(fitting)
         return fitting, "" if fitting else self._why_not(found[-1], run)
+
+    def _lost(self, baselines: Sequence[Baseline], profile: str) -> str:
+        """Name an accepted run that could be compared with, but that has left the store; empty where there is none."""
+        of_profile = {name for one in baselines for name in one.of_metric(self.cell.id, profile, self.metric)}
+        of_any = {name for one in baselines for name in one.runs_of(self.cell.id, self.metric)}
+        asked = of_any if self.metric in OF_ONE_MODEL else of_profile
+        gone = sorted(asked - {one.run_id for one in self.every.summaries})
+        return f"the accepted run {gone[0]} has left the store: take it back, or accept anew" if gone else ""
 
     def _baselines(self, run: Summary) -> list[Baseline]:
         """Return what was accepted of the cell where a run was made."""

@@ -75,7 +75,7 @@ def lines(told: Sequence[Told]) -> list[list[str]]:
 
 
 def _details(one: Told) -> str:
-    changed = ": what changed since the last good run:" if one.finding.judged and one.details else ""
+    changed = ": what changed since the last good run:" if one.details else ""
     listed = ["", *(f"- {escape(text)}" for text in one.details)] if one.details else []
     head = f"**{escape(one.cell)}, {escape(one.metric)}**{changed}"
     purpose, command = one.remedy

@@ -19,7 +19,7 @@ from zoo_bench.runs import Runs, Summary
 from zoo_bench.text import one_line
 from zoo_bench.units import HOST_MEMORY_HEAD, SHORT_HEADS, percent_change, points_change, written
 
-MOST_DIGITS = 4  # more than a table has
+MOST_DIGITS = 3  # more than a table has
 NOTHING_ELSE = "nothing else that the records hold differs from the last good run"
 WORST_FIRST = ("regressed", "missing", "not_comparable", "improved", "unchanged")
 
@@ -48,10 +48,7 @@ class Told:
 
     @property
     def details(self) -> tuple[str, ...]:
-        """How it changed and what else did; of what failed its log; empty where nothing got worse or better."""
-        run = self.finding.run
-        if self.verdict == "missing" and run and run.status != "succeeded":
-            return (f"log: {one_line(run.log)}",)
+        """How it changed and what else did; empty where nothing got worse or better."""
         if self.verdict not in ("regressed", "improved"):
             return ()
         return tuple(filter(None, (self.moved, *(self.surroundings or (NOTHING_ELSE,)))))
@@ -131,7 +128,7 @@ def _compared(metric: Metric, judged: Judged, runs: Runs) -> tuple[str, tuple[st
 
 def _figures(metric: Metric, judged: Judged, *, apart: bool) -> tuple[str, str]:
     """Write both figures; `apart`: with as many digits as it takes to see that they differ."""
-    for digits in range(1, MOST_DIGITS if apart else 2):
+    for digits in range(1, 1 + (MOST_DIGITS if apart else 1)):
         before, after = (written(metric, one, more_digits=digits) for one in (judged.before, judged.after))
         if before != after:
             break
@@ -181,7 +178,8 @@ def command_of(finding: Finding, profile: str) -> str:
     """Return what measures the metric once more; where it is like nothing that was accepted, what accepts it."""
     run = finding.run
     if finding.verdict == "not_comparable":
-        return f"zoo-bench accept {_chosen(finding.cell_id, profile)} --why ..."
+        there = f" --machine {shlex.quote(machine_text(finding.machine))}" if finding.machine else ""
+        return f"zoo-bench accept {_chosen(finding.cell_id, profile)}{there} --why ''"
     phases = f" --phases {','.join(run.phases)}" if run else ""
     return f"{command_of_cell(finding.cell_id, profile)}{phases}{_model_of(finding)}{_seed_of(finding)} --force"
 
@@ -259,6 +257,7 @@ def as_json(one: Told) -> dict[str, Any]:
         "runs_tonight": finding.tonight,
         "figures": figures,
         "command": one.command,
+        "purpose": one.remedy[0],
         "moved": one.moved,
         "surroundings": list(one.surroundings),
     }

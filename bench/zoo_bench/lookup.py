@@ -46,8 +46,9 @@ def find_machine(word: str, runs: Sequence[Summary]) -> MachineKey:
     every = {run.machine: machine_text(run.machine) for run in runs}
     if not every:
         raise ConfigError(f"--machine {word}: no machine has run anything yet", "zoo-bench run first")
-    # A machine that has a name is known by its parts too.
-    found = machines_called(word, {key: " ".join((text, *key[2], key[1])) for key, text in every.items()})
+    # A machine that has a name is known by its parts too; what is a part of several may be all of one.
+    in_full = {key: " ".join((text, *key[2], key[1])) for key, text in every.items()}
+    found = {key: text for key, text in every.items() if text == word} or machines_called(word, in_full)
     if len(found) != 1:
         wrong = f"a part of {len(found)} machines" if found else "no machine that has run anything"
         raise ConfigError(f"--machine {word}: {wrong}", _listed([every[key] for key in found or every]))

@@ -17,10 +17,9 @@ larger is worse and differences mean the same everywhere (log of seconds, AP wit
 4. **Creep.** What no window sees, since it is too slow: the week's nights may be `creep` worse than what was accepted.
 5. **Standing.** Once accused, another question is asked: is a night nearer to the accused ones than to the level before
    them? Then it is accused too. Meanwhile the level stays, or the luckiest of the slow nights would become normal one
-   by one. `FORGOTTEN` nights in a row that are nearer to the level end the accusation, and are normal; so do those in
-   which so little is left that nobody would be accused of it. A single night that is far better than the level is one
-   of these. A level of fewer than `WELL_KNOWN` nights is not held on to: what was accepted may be
-   the odd one.
+   by one. Quiet are nights that are nearer to the level; those in which so little is left that nobody would be accused
+   of it; and a single one that is far better than the level. `FORGOTTEN` quiet nights in a row end the accusation, and
+   are normal. A level of fewer than `WELL_KNOWN` nights is not held on to: what was accepted may be the odd one.
 
 Constants are chosen with benchmarks/detection_truth.py, on histories that its table is not made with.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,7 +57,8 @@ def accept(asked: Asked, *, why: str, by: str | None, count: int) -> int:
 
 def _nothing_to_accept(session: Session, machine: MachineKey | None) -> ConfigError:
     others = {run.machine for cell in session.cells for run in _runs(session, cell)} - {machine}
-    there = f"; others ran some: --machine {' or '.join(sorted(map(machine_text, others)))}" if others else ""
+    named = sorted(shlex.quote(machine_text(one)) for one in others)
+    there = f"; others ran some: --machine {' or '.join(named)}" if named else ""
     return ConfigError(
         f"profile {session.profile}: none of these cells has a run that could be accepted",
         f"zoo-bench status shows how they ended; zoo-bench run first{there}",
@@ -71,8 +73,7 @@ def _warn_of_few(
     fewest = min(timed or by_metric, key=lambda metric: len(by_metric[metric]))
     now, then = len(by_metric[fewest]), len(before.of_metric(cell_id, session.profile, fewest))
     if now < count:
-        why = "others are of another state of sources, recipe or dataset, or say too little"
-        session.warn(f"zoo-bench: {cell_id}: {now} of {count} runs accepted: {why}")
+        session.warn(f"zoo-bench: {cell_id}: {now} of {count} runs accepted: no more of one state could be compared")
     if now < then:
         session.warn(f"zoo-bench: {cell_id}: {now} in place of {then} runs: less is known of what is normal")
 

@@ -29,6 +29,7 @@ from zoo_bench.runs import Summary
 from zoo_bench.session import Asked, Session
 
 HOUR_S = 3600.0
+CUT_SHORT = "interrupted before all was run again that looked changed"
 STYLE = {"regressed": "red", "missing": "red", "not comparable": "yellow", "improved": "green"}
 
 
@@ -69,12 +70,11 @@ def check(
         _print(told, every=outputs.every)
     if outputs.annotations:
         print(github(told), end="")
-    cut_short = ", interrupted before all was run again that looked changed" if interrupted else ""
-    unwritten = _write(outputs, told, f"zoo-bench check, profile {session.profile}{cut_short}")
+    unwritten = _write(outputs, told, f"zoo-bench check, profile {session.profile}", interrupted=interrupted)
     for problem in unwritten:
         session.warn(f"zoo-bench: {problem}")
     if interrupted:
-        session.warn("zoo-bench: interrupted: not all was run again that looked changed")
+        session.warn(f"zoo-bench: {CUT_SHORT}")
         return EXIT_INTERRUPTED
     return exit_code(findings) or (EXIT_USAGE if unwritten else EXIT_OK)
 
@@ -135,10 +135,12 @@ def _warn_of_gone(session: Session, baselines: Mapping[MachineKey, Baseline]) ->
 
 
 def _warn_of_later(session: Session) -> None:
-    """Name a run that is newer than now: what is run until then would stand behind it."""
-    later = [run for run in session.runs.summaries if run.started_unix_s > time.time() + HOUR_S]
-    if later:
-        session.warn(f"zoo-bench: run {later[-1].run_id} began in the future, and counts as the newest until then")
+    """Name runs that are newer than now: what is run until then would stand behind them."""
+    for cell in session.cells:
+        later = [run for run in session.runs.of(cell.id).summaries if run.started_unix_s > time.time() + HOUR_S]
+        if later:
+            told = f"{cell.id}: run {later[-1].run_id} began in the future, and is its newest until then"
+            session.warn(f"zoo-bench: {told}")
 
 
 def _confirm(session: Session, findings: Sequence[Finding], times: int) -> bool:
@@ -154,21 +156,12 @@ def _confirm(session: Session, findings: Sequence[Finding], times: int) -> bool:
 
 def _look_again(session: Session, findings: Sequence[Finding], times: int) -> bool:
     """Run what looks changed `times` times more than once tonight; tell whether Ctrl-C ended that."""
-    left: dict[tuple[str, ...], dict[str, int]] = {}
-    for one in findings:
-        # A second training with the same seed says nothing of AP; and only what was accepted is measured once more.
-        if one.metric not in RATES or one.judged is None or one.run is None or not one.judged.suspicious:
-            continue
-        if not _can_be_repeated(session, one.run):
-            session.warn(f"zoo-bench: {one.cell_id}: not run again: run {one.run.run_id} was made elsewhere, or before")
-        elif "train" in one.run.phases or one.judged.same_model:
-            cells = left.setdefault(one.run.phases, {})
-            more = 1 + times - one.tonight
-            cells[one.cell_id] = max(cells.get(one.cell_id, 0), more)
-            if more > 0:
-                session.warn(f"zoo-bench: {one.cell_id}: {one.metric} looks changed: run again, {more} times in all")
+    left = _left(session, findings, times)
+    for cell_id, count in (one for cells in left.values() for one in cells.items()):
+        metrics = [one.metric for one in findings if one.cell_id == cell_id and _is_suspicious(one)]
+        session.warn(f"zoo-bench: {cell_id}: looks changed in {', '.join(metrics)}: to be run again, {count} more runs")
     for phases, cells in left.items():
-        for round_ in range(max(cells.values(), default=0)):
+        for round_ in range(max(cells.values())):
             chosen = [cell for cell, count in cells.items() if count > round_]
             again = replace(
                 session.asked,
@@ -184,6 +177,26 @@ def _look_again(session: Session, findings: Sequence[Finding], times: int) -> bo
     return False
 
 
+def _left(session: Session, findings: Sequence[Finding], times: int) -> dict[tuple[str, ...], dict[str, int]]:
+    """Return how many more runs of which cells are to be made, by the phases that measure what looks changed."""
+    left: dict[tuple[str, ...], dict[str, int]] = {}
+    for one in findings:
+        if one.run is None or one.judged is None or not _is_suspicious(one):
+            continue
+        more = 1 + times - one.tonight
+        if not _can_be_repeated(session, one.run):
+            session.warn(f"zoo-bench: {one.cell_id}: not run again: run {one.run.run_id} was made elsewhere, or before")
+        elif more > 0 and ("train" in one.run.phases or one.judged.same_model):  # only what was accepted is measured
+            cells = left.setdefault(one.run.phases, {})
+            cells[one.cell_id] = max(cells.get(one.cell_id, 0), more)
+    return left
+
+
+def _is_suspicious(finding: Finding) -> bool:
+    """Tell whether another run would say more; of AP a second training with the same seed does not."""
+    return finding.metric in RATES and finding.judged is not None and finding.judged.suspicious
+
+
 def _can_be_repeated(session: Session, run: Summary) -> bool:
     """Tell whether a run that is made now would be of the same machine and sources."""
     now = session.current(run.cell_id.partition("/")[0])
@@ -191,12 +204,13 @@ def _can_be_repeated(session: Session, run: Summary) -> bool:
     return run.machine == session.machine_key and run.inputs.sources_sha256 == sources
 
 
-def _write(outputs: Outputs, told: Sequence[Told], title: str) -> list[str]:
+def _write(outputs: Outputs, told: Sequence[Told], title: str, *, interrupted: bool) -> list[str]:
     """Write the reports that were asked for; return what could not be written."""
     problems = []
     if outputs.markdown:
         # A job's summary is a file that every step adds to.
-        problems.append(_keep(outputs.markdown, markdown(told, title), "a"))
+        page = markdown(told, f"{title}: {CUT_SHORT}" if interrupted else title)
+        problems.append(_keep(outputs.markdown, page, "a"))
     if outputs.junit:
         problems.append(_keep(outputs.junit, junit(told, title), "w"))
     if outputs.json:
