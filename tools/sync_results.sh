@@ -40,13 +40,15 @@ if [ -e "$mine" ]; then  # it was killed
     if cmp --quiet "$mine" "$folder/rebase-merge/orig-head"; then "${git[@]}" rebase --abort; fi
     rm -f "$mine"
 fi
-for underway in rebase-merge rebase-apply MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD; do
-    if [ -e "$folder/$underway" ] || [ -n "$("${git[@]}" ls-files --unmerged)" ]; then
-        echo "sync_results: somebody is in the midst of merging in results/, where git status says more; nothing was" >&2
-        echo "touched. End that there, with git rebase --continue, git commit or --abort; then call this again." >&2
-        exit 1
-    fi
+underway=$("${git[@]}" ls-files --unmerged)
+for name in rebase-merge rebase-apply MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD; do
+    if [ -e "$folder/$name" ]; then underway=$name; fi
 done
+if [ -n "$underway" ]; then
+    echo "sync_results: somebody is in the midst of merging in results/, where git status says more; nothing was" >&2
+    echo "touched. End that there, with git rebase --continue, git commit or --abort; then call this again." >&2
+    exit 1
+fi
 # Without what a killed writer has left beside its file.
 "${git[@]}" add --ignore-removal -- . ':!runs' ':!checkpoints' ':!locks' ':(exclude,glob)**/.*.json.*'
 "${git[@]}" diff --cached --quiet || "${git[@]}" commit --quiet --message "Records up to $(date -u +%F)"
@@ -58,30 +60,31 @@ if [ $code != 0 ] && [ $code != 2 ]; then # 2: the branch is not there yet
     echo "sync_results: the repository cannot be read; from results/ its address must lead there" >&2
     exit 1
 fi
-here=$("${git[@]}" rev-parse --quiet --verify HEAD || true)
-if [ $code = 0 ]; then
-    "${git[@]}" fetch --quiet "$address" zoo-results
-    if [ -z "$here" ]; then # nothing was run here yet
-        "${git[@]}" checkout --quiet -B zoo-results FETCH_HEAD
-    else
-        echo "$here" > "$mine"
-        said=$("${git[@]}" rebase FETCH_HEAD 2>&1) || failed=yes
-        both=$("${git[@]}" diff --name-only --diff-filter=U)
-        if [ -n "${failed:-}" ]; then "${git[@]}" rebase --abort > /dev/null 2>&1 || true; fi
+# Puts what is new here behind the branch; where that cannot be done it says why, and changes nothing.
+put_behind() {
+    local said both
+    "${git[@]}" rev-parse HEAD > "$mine"
+    if said=$("${git[@]}" rebase FETCH_HEAD 2>&1); then
         rm -f "$mine"
+        return
     fi
-fi
-if [ -n "${failed:-}" ] && [ -z "$both" ]; then
-    printf 'sync_results: git could not put what is new here behind the branch zoo-results:\n%s\n' "$said" >&2
-    exit 1
-fi
-if [ -n "${failed:-}" ]; then
-    {
+    both=$("${git[@]}" diff --name-only --diff-filter=U)
+    "${git[@]}" rebase --abort > /dev/null 2>&1 || true # it may not have begun
+    rm -f "$mine"
+    if [ -n "$both" ]; then
         echo "sync_results: here and on the branch zoo-results the same file was changed:"
         echo "$both" | sed 's/^/    results\//'
         echo "Nothing was pushed. Settle it in results/: git pull --rebase ADDRESS zoo-results, mend the file,"
         echo "git add it, git rebase --continue; then call this again."
-    } >&2
-    exit 1
+    else
+        printf 'sync_results: git could not put what is new here behind the branch zoo-results:\n%s\n' "$said"
+    fi >&2
+    return 1
+}
+has_commits() { "${git[@]}" rev-parse --quiet --verify HEAD > /dev/null; }
+if [ $code = 0 ]; then
+    "${git[@]}" fetch --quiet "$address" zoo-results
+    # Nothing was run yet on a machine that is new.
+    if ! has_commits; then "${git[@]}" checkout --quiet -B zoo-results FETCH_HEAD; else put_behind; fi
 fi
-if "${git[@]}" rev-parse --quiet --verify HEAD > /dev/null; then "${git[@]}" push --quiet "$address" HEAD:zoo-results; fi
+if has_commits; then "${git[@]}" push --quiet "$address" HEAD:zoo-results; fi

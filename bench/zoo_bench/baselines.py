@@ -91,8 +91,7 @@ class Baseline:
         try:
             write_whole(self.path, file.model_dump_json(indent=2) + "\n")
         except OSError as error:
-            hint = "free some space, or mend its folder; nothing was accepted"
-            raise StoreError(f"{self.path}: cannot be written: {error.strerror or error}", hint) from None
+            raise _unwritable(self.path, error) from None
 
 
 def accept_in(results: Path, machine: MachineKey, entries: Iterable[Accepted]) -> Baseline:
@@ -108,9 +107,13 @@ def accept_in(results: Path, machine: MachineKey, entries: Iterable[Accepted]) -
             changed = Baseline.of(results, machine).accepting(entries)
             changed.write()
     except OSError as error:
-        hint = "free some space, or mend its folder; nothing was accepted"
-        raise StoreError(f"{lock}: cannot be written: {error.strerror or error}", hint) from None
+        raise _unwritable(lock, error) from None
     return changed
+
+
+def _unwritable(path: Path, error: OSError) -> StoreError:
+    hint = "free some space, or mend its folder; nothing was accepted"
+    return StoreError(f"{path}: cannot be written: {error.strerror or error}", hint)
 
 
 def read_all(results: Path) -> dict[MachineKey, Baseline]:

@@ -274,18 +274,19 @@ class _Case:
                 found = same_model or found
             found = found or every
         if not found:
-            return [], self._lost(here, run.profile) or f"no accepted run of profile {run.profile} has this figure"
+            lost = self._lost(wanted, here, run.profile)
+            return [], lost or f"no accepted run of profile {run.profile} has this figure"
         fitting = [one for one in found if not self._incomparable(one, run)]
         if fitting and not self._is_ap:
             fitting = of_one_state(fitting)
         return fitting, "" if fitting else self._why_not(found[-1], run)
 
-    def _lost(self, baselines: Sequence[Baseline], profile: str) -> str:
+    def _lost(self, accepted: frozenset[str], baselines: Sequence[Baseline], profile: str) -> str:
         """Name an accepted run that could be compared with, but that has left the store; empty where there is none."""
-        of_profile = {name for one in baselines for name in one.of_metric(self.cell.id, profile, self.metric)}
-        of_any = {name for one in baselines for name in one.runs_of(self.cell.id, self.metric)}
-        asked = of_any if self.metric in OF_ONE_MODEL else of_profile
-        gone = sorted(asked - {one.run_id for one in self.every.summaries})
+        if self.metric not in OF_ONE_MODEL:
+            of_profile = (one.of_metric(self.cell.id, profile, self.metric) for one in baselines)
+            accepted = frozenset(name for names in of_profile for name in names)
+        gone = sorted(accepted - {one.run_id for one in self.every.summaries})
         return f"the accepted run {gone[0]} has left the store: take it back, or accept anew" if gone else ""
 
     def _baselines(self, run: Summary) -> list[Baseline]:

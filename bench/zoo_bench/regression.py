@@ -152,12 +152,15 @@ class Course:
         told = accused[0] if accused else replace(found[0], direction="unchanged")
         if told.direction == "unchanged" and self._open is not None and self._stands(self._open):
             told = self._standing(self._open, night, told)
-        goes_on = self._open is not None and told.direction == self._open.direction
         far = told.direction != "unchanged" or found[0].change > self._rule.suspicion * self._spreads[-1]
-        first = len(self._values) - self._first + 1 - told.beyond
-        since = self._open.since if self._open and goes_on else first
-        confirmed = goes_on and not self._quiet
+        earlier = self._continued(told)
+        since = earlier.since if earlier else len(self._values) - self._first + 1 - told.beyond
+        confirmed = earlier is not None and not self._quiet
         return replace(told, suspicious=far and not confirmed, since=since)
+
+    def _continued(self, told: Judgement) -> Judgement | None:
+        """Return the open accusation that a judgement goes on with, where it says the same."""
+        return self._open if self._open is not None and self._open.direction == told.direction else None
 
     def _is_odd(self, told: Judgement) -> bool:
         """Tell whether a single night is good as never before, while others before it are accused."""
@@ -181,7 +184,7 @@ class Course:
         return judged
 
     def _accuse(self, judged: Judgement, place: int) -> None:
-        if self._open is None or self._open.direction != judged.direction:
+        if self._continued(judged) is None:
             self._bad = list(range(place + 1 - judged.beyond, place))
             self._take_back(self._bad)
         self._bad.append(place)
@@ -224,9 +227,7 @@ class Course:
         """Return the middle of what is around a night: the level, or accused nights; None for the first of those."""
         if judged.direction == "unchanged":
             return self._level(place)[0]
-        if self._open is None or self._open.direction != judged.direction:
-            return None
-        return median(self._values[one] for one in self._bad)
+        return median(self._values[one] for one in self._bad) if self._continued(judged) else None
 
     def _stands(self, open_: Judgement) -> bool:
         return self._rule.chance and open_.before_nights >= WELL_KNOWN

@@ -7,6 +7,7 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from rich.text import Text
 
@@ -24,6 +25,9 @@ from zoo_bench.session import Asked, Session
 from zoo_bench.text import printable
 from zoo_bench.units import SHORT_HEADS, written
 
+RunsByCell: TypeAlias = Mapping[str, Sequence[Summary]]
+"""The runs that might be accepted of each chosen cell, by its id, oldest first."""
+
 
 def accept(asked: Asked, *, why: str, by: str | None, count: int) -> int:
     """Accept, of every chosen cell and for every metric, the newest `count` runs that can be compared."""
@@ -31,11 +35,12 @@ def accept(asked: Asked, *, why: str, by: str | None, count: int) -> int:
     reason = _text("--why", why)
     name = _user(session.workspace.root) if by is None else _text("--by", by)
     today = time.strftime("%Y-%m-%d", time.gmtime())
-    machine = _machine(session)
+    runs = {cell.id: _runs(session, cell) for cell in session.cells}
+    machine = _machine(session, runs)
     accepted: list[Accepted] = []
     chosen: dict[str, dict[Metric, list[Summary]]] = {}
     for cell in session.cells:
-        here = [run for run in _runs(session, cell) if run.machine == machine]
+        here = [run for run in runs[cell.id] if run.machine == machine]
         by_metric = {one: found for one in METRICS if (found := _chosen(cell, here, one, count, session.matrix.check))}
         for metrics, ids in _grouped(by_metric):
             entry = Accepted(
@@ -45,18 +50,18 @@ def accept(asked: Asked, *, why: str, by: str | None, count: int) -> int:
         if by_metric:
             chosen[cell.id] = by_metric
     if machine is None or not accepted:
-        raise _nothing_to_accept(session, machine)
+        raise _nothing_to_accept(session, runs, machine)
     before = session.baseline(machine)
     after = accept_in(session.store.root, machine, accepted)
     session.warn(f"zoo-bench: {len(chosen)} cell{'s' if len(chosen) > 1 else ''} accepted in {after.path}")
     for cell_id, by_metric in chosen.items():
         _warn_of_few(session, cell_id, by_metric, count, before)
-    _print(session, chosen, before)
+    _print(session, runs, chosen, before)
     return EXIT_OK
 
 
-def _nothing_to_accept(session: Session, machine: MachineKey | None) -> ConfigError:
-    others = {run.machine for cell in session.cells for run in _runs(session, cell)} - {machine}
+def _nothing_to_accept(session: Session, runs: RunsByCell, machine: MachineKey | None) -> ConfigError:
+    others = {run.machine for mine in runs.values() for run in mine} - {machine}
     named = sorted(shlex.quote(machine_text(one)) for one in others)
     there = f"; others ran some: --machine {' or '.join(named)}" if named else ""
     return ConfigError(
@@ -92,9 +97,9 @@ def _runs(session: Session, cell: Cell) -> list[Summary]:
     return [run for run in session.runs.of(cell.id).summaries if run.profile == session.profile and run.measured]
 
 
-def _machine(session: Session) -> MachineKey | None:
+def _machine(session: Session, by_cell: RunsByCell) -> MachineKey | None:
     """Return the machine that was named, else this one if it ran any of the cells, else the one of the newest run."""
-    runs = [run for cell in session.cells for run in _runs(session, cell)]
+    runs = [run for mine in by_cell.values() for run in mine]
     if session.only_machine or any(run.machine == session.machine_key for run in runs):
         return session.only_machine or session.machine_key
     return max(runs, key=lambda run: run.run_id).machine if runs else None
@@ -117,9 +122,10 @@ def _grouped(by_metric: Mapping[Metric, Sequence[Summary]]) -> list[tuple[tuple[
     return [(tuple(metrics), ids) for ids, metrics in found.items()]
 
 
-def _print(session: Session, chosen: Mapping[str, Mapping[Metric, Sequence[Summary]]], before: Baseline) -> None:
+def _print(
+    session: Session, runs: RunsByCell, chosen: Mapping[str, Mapping[Metric, Sequence[Summary]]], before: Baseline
+) -> None:
     """Print what is accepted now, and where it is another figure what was."""
-    by_id = {run.run_id: run for cell in session.cells for run in _runs(session, cell)}
     table = plain_table()
     table.add_column("cell", overflow="fold")
     for metric in METRICS:
@@ -128,17 +134,18 @@ def _print(session: Session, chosen: Mapping[str, Mapping[Metric, Sequence[Summa
     for cell in session.cells:
         by_metric, figures = chosen.get(cell.id, {}), []
         for metric in METRICS:
-            then = [by_id[one] for one in before.of_metric(cell.id, session.profile, metric) if one in by_id]
+            then_ids = before.of_metric(cell.id, session.profile, metric)
+            then = [run for run in runs[cell.id] if run.run_id in then_ids]
             now, was = _figures(by_metric.get(metric, ()), metric), _figures(then, metric)
             figures.append(f"{now}\nwas {was}" if now and was not in ("", now) else now)
-        ids = sorted({run.run_id for runs in by_metric.values() for run in runs})
-        named = ", ".join(ids) or _why_none(session, cell, before.machine)
+        ids = sorted({run.run_id for mine in by_metric.values() for run in mine})
+        named = ", ".join(ids) or _why_none(runs[cell.id], before.machine)
         table.add_row(Text(session.name(cell.id)), *figures, Text(named))
     table_console().print(table)
 
 
-def _why_none(session: Session, cell: Cell, machine: MachineKey) -> str:
-    elsewhere = {machine_text(run.machine) for run in _runs(session, cell) if run.machine != machine}
+def _why_none(runs: Sequence[Summary], machine: MachineKey) -> str:
+    elsewhere = {machine_text(run.machine) for run in runs if run.machine != machine}
     ran = f"run on {' and '.join(sorted(elsewhere))}: name it with --machine" if elsewhere else "no run to accept"
     return f"none: {ran}"
 

@@ -157,9 +157,11 @@ def _confirm(session: Session, findings: Sequence[Finding], times: int) -> bool:
 def _look_again(session: Session, findings: Sequence[Finding], times: int) -> bool:
     """Run what looks changed `times` times more than once tonight; tell whether Ctrl-C ended that."""
     left = _left(session, findings, times)
-    for cell_id, count in (one for cells in left.values() for one in cells.items()):
-        metrics = [one.metric for one in findings if one.cell_id == cell_id and _is_suspicious(one)]
-        session.warn(f"zoo-bench: {cell_id}: looks changed in {', '.join(metrics)}: to be run again, {count} more runs")
+    for phases, cells in left.items():
+        for cell_id, count in cells.items():
+            mine = [one for one in findings if one.cell_id == cell_id and one.run and one.run.phases == phases]
+            changed = ", ".join(one.metric for one in mine if _is_suspicious(one))
+            session.warn(f"zoo-bench: {cell_id}: looks changed in {changed}: to be run again, {count} more runs")
     for phases, cells in left.items():
         for round_ in range(max(cells.values())):
             chosen = [cell for cell, count in cells.items() if count > round_]
