@@ -20,6 +20,7 @@ from zoo_bench.record import Record
 from zoo_bench.store import Store
 
 if TYPE_CHECKING:  # they build on this module
+    from clones import Clone
     from nights import Nightly
     from node_zoo import NodeZoo
 
@@ -57,7 +58,7 @@ FAKE: dict[str, Any] = {
 
 
 # What waits longest begins first, or all others would be done and wait for it.
-FIRST = ("test_slurm.py", "test_nightly.py", "test_soak.py", "test_given_back.py")
+FIRST = ("test_slurm.py", "test_nightly.py", "test_find_commit.py", "test_soak.py", "test_given_back.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -136,6 +137,13 @@ def nightly(finished: Zoo, tmp_path: Path) -> Nightly:
     from nights import quiet_nights
 
     return partial(quiet_nights, finished, tmp_path)
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    from clones import Clone
+
+    return Clone(tmp_path)
 
 
 @pytest.fixture
