@@ -161,7 +161,7 @@ def _look_again(session: Session, findings: Sequence[Finding], times: int) -> bo
         for cell_id, count in cells.items():
             mine = [one for one in findings if one.cell_id == cell_id and one.run and one.run.phases == phases]
             changed = ", ".join(one.metric for one in mine if _is_suspicious(one))
-            session.warn(f"zoo-bench: {cell_id}: looks changed in {changed}: to be run again, {count} more runs")
+            session.warn(f"zoo-bench: {cell_id}: {changed} looks changed: {count} more runs")
     for phases, cells in left.items():
         for round_ in range(max(cells.values())):
             chosen = [cell for cell, count in cells.items() if count > round_]
